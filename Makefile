@@ -1,0 +1,40 @@
+PYTHON ?= python3
+BIN := .venv/bin
+SCRIPTS := gen_certs.sh .ci/packages .ci/run $(wildcard docs/*.sh)
+
+.PHONY: help demo test check clean
+
+help:
+	@echo 'make demo    run the demonstration: a daemon, a few jobs, what they print'
+	@echo 'make test    run the tests; ARGS="-k history" is passed on to pytest'
+	@echo 'make check   format, lint, types, layers, spelling, shell scripts'
+	@echo 'make clean   remove what these made, .venv included; certs/ stays'
+	@echo
+	@echo 'Each sets up what it needs. PYTHON=python3.12 chooses the interpreter.'
+
+# The stamp, and not the directory, is the target: a set-up that was interrupted has none.
+.venv/installed: setup.cfg pyproject.toml
+	@.ci/packages $(PYTHON)
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "TeleWorker needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": name another with PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: .venv/installed
+	@PATH="$(CURDIR)/$(BIN):$$PATH" docs/demo.sh
+
+test: .venv/installed
+	@$(BIN)/pytest $(ARGS)
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/shellcheck $(SCRIPTS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .coverage .coverage.* .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find teleworkerd twctl tests -name __pycache__ -prune -exec rm -rf {} +
