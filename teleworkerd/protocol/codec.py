@@ -1,0 +1,170 @@
+"""Between messages and the bytes of a frame; the only module that knows msgpack."""
+
+import struct
+from collections.abc import Mapping
+from typing import Final, TypeVar, cast
+
+import msgpack
+
+from teleworkerd.protocol.errors import (
+    LocalProtocolError,
+    RemoteProtocolError,
+    RequestError,
+)
+from teleworkerd.protocol.fields import dump, reader
+from teleworkerd.protocol.framing import LENGTH, MAX_FRAME
+from teleworkerd.protocol.messages import (
+    MAX_CHUNK,
+    Message,
+    OutputChunk,
+    Rejected,
+    Request,
+    RequestId,
+)
+from teleworkerd.protocol.shape import MAX_VALUES, check_shape
+
+
+T = TypeVar("T")
+
+Registry = Mapping[str, type[Message]]
+
+_BIN32: Final = struct.Struct(">BI")
+_MAX_TEXT: Final = 64 << 10
+_READ_ID: Final = reader(RequestId)
+
+
+def registry(messages: tuple[type[Message], ...]) -> Registry:
+    """Return *messages* by their type on the wire."""
+    return {message.type: message for message in messages}
+
+
+def pack(value: object) -> bytes:
+    """Return *value*, of msgpack's own types, as one frame with its length."""
+    body: bytes = msgpack.packb(value)
+    return LENGTH.pack(len(body)) + body
+
+
+def unpack(frame: bytes) -> dict[str, object]:
+    """Return the map that *frame* holds.
+
+    Raises `RemoteProtocolError`, and nothing else, when it is no such map:
+    trailing bytes, duplicate keys, extension types and sizes beyond the limits
+    are refused, the sizes before memory is taken for them.
+    """
+    check_shape(frame)
+
+    try:
+        value = msgpack.unpackb(
+            frame,
+            strict_map_key=True,
+            object_pairs_hook=_unique,
+            max_str_len=_MAX_TEXT,
+            max_bin_len=MAX_FRAME,
+        )
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise RemoteProtocolError(f"a frame that is not a message: {error}") from error
+
+    if not isinstance(value, dict):
+        raise RemoteProtocolError(
+            f"a frame that is not a map but {type(value).__name__}"
+        )
+
+    return cast("dict[str, object]", value)
+
+
+def dump_record(record: object) -> bytes:
+    """Return a dataclass as the bytes of one msgpack map."""
+    body: bytes = msgpack.packb(dump(record))
+    return body
+
+
+def load_record(cls: type[T], data: bytes) -> T:
+    """Return the dataclass *cls* that `dump_record` made *data* from.
+
+    Raises `RemoteProtocolError` when it is no such thing.
+    """
+    try:
+        return cast("T", reader(cast("object", cls))(unpack(data), cls.__name__))
+    except RequestError as error:
+        raise RemoteProtocolError(f"{cls.__name__}: {error}") from error
+
+
+def encode(message: Message) -> list[bytes]:
+    """Return the frame of *message* in pieces, so that output is not copied.
+
+    Raises `LocalProtocolError` for what msgpack cannot hold (text that is not
+    valid Unicode, a number of more than 64 bits) and for what no peer takes: a
+    message that is too long or has too many values.
+    """
+    if isinstance(message, OutputChunk):
+        return _encode_chunk(message)
+
+    fields = cast("dict[str, object]", dump(message))
+
+    try:
+        frame = pack({"type": message.type, **fields})
+    except (ValueError, TypeError, OverflowError) as error:
+        raise LocalProtocolError(f"a {message.type}: {error}") from error
+
+    _check_size(message.type, frame)
+    return [frame]
+
+
+def decode(frame: bytes, known: Registry) -> Message:
+    """Return the message that *frame* holds, of one of the *known* types.
+
+    A request whose values are out of range comes back as `Rejected`. Raises
+    `RemoteProtocolError` for everything else that is wrong.
+    """
+    value = unpack(frame)
+    name = value.get("type")
+    message = known.get(name) if isinstance(name, str) else None
+
+    if message is None:
+        raise RemoteProtocolError(f"unknown message type {name!r:.80}")
+
+    try:
+        return cast("Message", reader(cast("object", message))(value, message.type))
+    except RequestError as error:
+        if not issubclass(message, Request):
+            raise RemoteProtocolError(f"{message.type}: {error}") from error
+
+        return Rejected(_READ_ID(value.get("id"), f"{message.type}.id"), error)
+
+
+def _check_size(name: str, frame: bytes) -> None:
+    size = len(frame) - LENGTH.size
+
+    if size > MAX_FRAME:
+        raise LocalProtocolError(f"a {name} of {size} bytes; the most is {MAX_FRAME}")
+
+    if size <= MAX_VALUES:  # a value has at least one byte
+        return
+
+    try:
+        check_shape(frame[LENGTH.size :])
+    except RemoteProtocolError as error:
+        raise LocalProtocolError(f"a {name} that no peer takes: {error}") from error
+
+
+def _encode_chunk(chunk: OutputChunk) -> list[bytes]:
+    if len(chunk.data) > MAX_CHUNK:
+        raise LocalProtocolError(
+            f"a chunk of {len(chunk.data)} bytes; the most is {MAX_CHUNK}"
+        )
+
+    head: bytes = msgpack.packb(
+        {"type": chunk.type, "id": chunk.id, "offset": chunk.offset}
+    )
+    # protocol.md, "Output": a map of four; the bytes come last.
+    head = b"\x84" + head[1:] + b"\xa4data" + _BIN32.pack(0xC6, len(chunk.data))
+    return [LENGTH.pack(len(head) + len(chunk.data)) + head, chunk.data]
+
+
+def _unique(pairs: list[tuple[object, object]]) -> dict[object, object]:
+    result = dict(pairs)
+
+    if len(result) != len(pairs):
+        raise ValueError("a map with a key twice")
+
+    return result

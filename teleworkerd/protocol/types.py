@@ -1,0 +1,314 @@
+"""The facts that both sides speak of: specs, limits, states and statuses."""
+
+import math
+import re
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Final
+
+from teleworkerd.protocol.errors import InvalidRequest
+
+
+MIB: Final = 1 << 20
+
+MAX_ARGUMENT: Final = 128 * 1024 - 1  # the kernel's MAX_ARG_STRLEN, less its NUL
+MAX_COMMAND_BYTES: Final = MIB  # argv and environment together, as execve counts
+MAX_ARGUMENTS: Final = 16_384
+MAX_LABELS: Final = 64
+MAX_LABEL_VALUE: Final = 255
+MAX_MEMORY_MB: Final = 1 << 30  # a pebibyte; far below where the kernel wraps
+MIN_MEMORY_MB: Final = 4  # less kills the job before it can say why
+MAX_TIMEOUT: Final = 10 * 366 * 86_400.0  # seconds
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_LABEL_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,62}")
+
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")  # has no UTF-8
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """A bound on the wire: a length for text, bytes and lists."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """A bound on the wire: the least and the greatest number."""
+
+    least: int
+    most: int
+
+
+Text = Annotated[str, AtMost(4096)]
+Word = Annotated[str, AtMost(255)]
+Bytes = Annotated[bytes, AtMost(MAX_ARGUMENT)]
+Offset = Annotated[int, Between(0, (1 << 63) - 1)]
+Nanoseconds = Annotated[int, Between(0, (1 << 63) - 1)]  # since the epoch, UTC
+
+
+class Stream(StrEnum):
+    """One of a job's two outputs."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class JobState(StrEnum):
+    """Where a job is; `teleworkerd.jobs.state` says how it gets there."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    LOST = "lost"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has ended and will never change again."""
+        return self in _FINAL
+
+
+_FINAL: Final = frozenset(
+    {JobState.FINISHED, JobState.STOPPED, JobState.FAILED, JobState.LOST}
+)
+
+
+class Reason(StrEnum):
+    """Why a job ended."""
+
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    KILLED = "killed"
+    SHUTDOWN = "shutdown"
+    LAUNCH = "launch"
+    LOST = "lost"
+
+
+class LaunchStage(StrEnum):
+    """Where on its way to the command's first instruction a launch failed."""
+
+    SPOOL = "spool"
+    CGROUP = "cgroup"
+    FORK = "fork"
+    USER = "user"
+    WORKDIR = "cwd"
+    EXEC = "exec"
+
+
+def _check_range(
+    name: str, value: int | None, least: int, most: int, unit: str
+) -> None:
+    if value is not None and not least <= value <= most:
+        raise InvalidRequest(
+            f"limit {name} = {value} is out of range;"
+            f" it must be from {least} to {most}{unit}"
+        )
+
+
+def _check_count(name: str, items: Sized, most: int) -> None:
+    if len(items) > most:
+        raise InvalidRequest(f"{len(items)} {name} are too many; the most is {most}")
+
+
+def _show(string: bytes) -> str:
+    shown = repr(string[:64])[1:]
+    return shown if len(string) <= 64 else f"{shown}…"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a job may use at most; None means no limit.
+
+    `mem` is in megabytes (2**20 bytes); `cpu` and `io` are shares from 1 to 100
+    percent. Raises `InvalidRequest` when a value is out of its range.
+    """
+
+    mem: int | None = None
+    cpu: int | None = None
+    io: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_range("mem", self.mem, MIN_MEMORY_MB, MAX_MEMORY_MB, " (megabytes)")
+        _check_range("cpu", self.cpu, 1, 100, " percent")
+        _check_range("io", self.io, 1, 100, " percent")
+
+    def __bool__(self) -> bool:
+        return bool(self.as_dict())
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the limits that are set, by name."""
+        values = {"mem": self.mem, "cpu": self.cpu, "io": self.io}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What was asked for; never changes.
+
+    `command` is run directly, without a shell. `env` is added to the clean
+    environment that the daemon gives every job. `workdir` None means the home
+    of the job's account. `timeout` is in seconds from the start of the command.
+    Raises `InvalidRequest` for what no kernel would run.
+    """
+
+    command: Annotated[tuple[Bytes, ...], AtMost(MAX_ARGUMENTS)]
+    env: Annotated[Mapping[Bytes, Bytes], AtMost(MAX_ARGUMENTS)] = field(
+        default_factory=dict
+    )
+    workdir: Bytes | None = None
+    limits: Limits = Limits()
+    name: Word | None = None
+    labels: Annotated[Mapping[Word, Word], AtMost(MAX_LABELS)] = field(
+        default_factory=dict
+    )
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.command or not self.command[0]:
+            raise InvalidRequest("the command is empty; give a program to run")
+
+        _check_count("arguments", self.command, MAX_ARGUMENTS)
+        _check_count("environment variables", self.env, MAX_ARGUMENTS)
+        _check_count("labels", self.labels, MAX_LABELS)
+        self._check_strings()
+        self._check_labels()
+
+        if self.workdir is not None and not self.workdir.startswith(b"/"):
+            raise InvalidRequest(
+                f"workdir {_show(self.workdir)} is not absolute; begin it with /"
+            )
+
+        if self.name is not None and not _NAME.fullmatch(self.name):
+            raise InvalidRequest(
+                f"name {self.name!r} is not valid; use 1 to 64 of A-Z a-z 0-9 _ . -"
+                " and begin with a letter or digit"
+            )
+
+        if self.timeout is not None and not (
+            math.isfinite(self.timeout) and 0 < self.timeout <= MAX_TIMEOUT
+        ):
+            raise InvalidRequest(
+                f"timeout {self.timeout:g} s is out of range;"
+                f" it must be more than 0 and at most {MAX_TIMEOUT:.0f} s"
+            )
+
+    def _check_labels(self) -> None:
+        for key, value in self.labels.items():
+            if not _LABEL_KEY.fullmatch(key):
+                raise InvalidRequest(
+                    f"label key {key!r:.80} is not valid; use 1 to 63 of"
+                    " A-Z a-z 0-9 _ . / - and begin with a letter or digit"
+                )
+
+            if len(value) > MAX_LABEL_VALUE or _SURROGATE.search(value):
+                raise InvalidRequest(
+                    f"the value of label {key} is not valid; use at most"
+                    f" {MAX_LABEL_VALUE} characters of Unicode"
+                )
+
+    def _check_strings(self) -> None:
+        strings = [*self.command, *self.env.keys(), *self.env.values()]
+
+        if self.workdir is not None:
+            strings.append(self.workdir)
+
+        for string in strings:
+            if b"\0" in string:
+                raise InvalidRequest(f"{_show(string)} holds a NUL byte")
+
+            if len(string) > MAX_ARGUMENT:
+                raise InvalidRequest(
+                    f"{_show(string)} has {len(string)} bytes;"
+                    f" the most is {MAX_ARGUMENT}"
+                )
+
+        for name in self.env:
+            if not name or b"=" in name:
+                raise InvalidRequest(
+                    f"environment name {_show(name)} is empty or holds '='"
+                )
+
+        total = sum(len(string) + 1 for string in strings)
+
+        if total > MAX_COMMAND_BYTES:
+            raise InvalidRequest(
+                f"command and environment have {total} bytes;"
+                f" the most is {MAX_COMMAND_BYTES}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchFailure:
+    """Why a command could not be started: the stage, the errno, a sentence."""
+
+    stage: LaunchStage
+    errno: int
+    message: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a job really used; None where the host cannot tell."""
+
+    cpu_seconds: float | None = None
+    memory_peak_bytes: int | None = None
+    io_read_bytes: int | None = None
+    io_write_bytes: int | None = None
+    processes: int | None = None
+    oom_kills: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """How much of a stream there is: offsets `first_offset` up to `end`.
+
+    `end` counts every byte that the job has written so far.
+    """
+
+    first_offset: Offset = 0
+    end: Offset = 0
+    sha256: Annotated[bytes, AtMost(32)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """One job in full, at one moment.
+
+    `exit_code` is what a shell would report: the process's own code, 128 + n
+    when signal n ended it, 124 when its time-out did; None where there is none.
+    """
+
+    id: Word
+    owner: Word
+    command: Annotated[tuple[Bytes, ...], AtMost(MAX_ARGUMENTS)]
+    state: JobState
+    created_at: Nanoseconds
+    limits: Limits
+    name: Word | None = None
+    labels: Annotated[Mapping[Word, Word], AtMost(MAX_LABELS)] = field(
+        default_factory=dict
+    )
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: Reason | None = None
+    error: LaunchFailure | None = None
+    started_at: Nanoseconds | None = None
+    ended_at: Nanoseconds | None = None
+    user: Word | None = None
+    pid: int | None = None
+    workdir: Bytes | None = None
+    timeout: float | None = None
+    applied: Limits = Limits()
+    not_applied: Annotated[Mapping[Word, Text], AtMost(16)] = field(
+        default_factory=dict
+    )
+    usage: Usage = Usage()
+    stdout: StreamStatus = StreamStatus()
+    stderr: StreamStatus = StreamStatus()

@@ -1,0 +1,1 @@
+"""Tests of the protocol: bytes in, messages out, and protocol.md beside them."""

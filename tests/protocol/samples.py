@@ -1,0 +1,244 @@
+"""One example of each message, and one exchange, for the vectors and protocol.md."""
+
+import hashlib
+from typing import Final
+
+from teleworkerd.protocol.connection import ClientConnection, ServerConnection
+from teleworkerd.protocol.messages import (
+    Cancel,
+    ClientHello,
+    Credit,
+    DoneAnswer,
+    ErrorAnswer,
+    Goaway,
+    InfoAnswer,
+    InfoRequest,
+    KillRequest,
+    ListAnswer,
+    ListRequest,
+    Message,
+    OutputAnswer,
+    OutputChunk,
+    OutputEnd,
+    OutputRequest,
+    Ping,
+    Pong,
+    RunAnswer,
+    RunRequest,
+    ServerHello,
+    StatusAnswer,
+    StatusRequest,
+    StopRequest,
+    WaitRequest,
+)
+from teleworkerd.protocol.types import (
+    JobSpec,
+    JobState,
+    JobStatus,
+    LaunchFailure,
+    LaunchStage,
+    Limits,
+    Reason,
+    Stream,
+    StreamStatus,
+    Usage,
+)
+from tests.protocol.pair import carry
+
+
+JOB: Final = "5e3f1c1a-8a57-4b2e-9d43-0c6f7a1b2d3e"
+REQUEST_ID: Final = "b7a1e0d2-3c44-4f0e-8a55-1d2c3b4a5968"
+CREATED_AT: Final = 1_760_000_000_000_000_000
+
+SPEC: Final = JobSpec(
+    command=(b"sh", b"-c", b"printf '\\377'"),
+    env={b"LANG": b"C.UTF-8"},
+    workdir=b"/srv/build",
+    limits=Limits(mem=512, cpu=50, io=10),
+    name="nightly",
+    labels={"team": "infra"},
+    timeout=3600.0,
+)
+
+ECHO_ENDED: Final = JobStatus(
+    id=JOB,
+    owner="alice",
+    command=(b"echo", b"hi"),
+    state=JobState.FINISHED,
+    created_at=CREATED_AT,
+    limits=Limits(),
+    exit_code=0,
+    reason=Reason.EXITED,
+    started_at=CREATED_AT + 2_000_000,
+    ended_at=CREATED_AT + 3_000_000,
+    user="nobody",
+    pid=4711,
+    usage=Usage(cpu_seconds=0.001),
+    stdout=StreamStatus(0, 3, hashlib.sha256(b"hi\n").digest()),
+    stderr=StreamStatus(0, 0, hashlib.sha256(b"").digest()),
+)
+
+KILLED_FOR_MEMORY: Final = JobStatus(
+    id=JOB,
+    owner="alice",
+    command=SPEC.command,
+    state=JobState.FINISHED,
+    created_at=CREATED_AT,
+    limits=SPEC.limits,
+    name=SPEC.name,
+    labels=SPEC.labels,
+    exit_code=137,
+    signal=9,
+    reason=Reason.OOM,
+    started_at=CREATED_AT + 2_000_000,
+    ended_at=CREATED_AT + 9_000_000_000,
+    user="build",
+    pid=4712,
+    workdir=SPEC.workdir,
+    timeout=SPEC.timeout,
+    applied=Limits(mem=512, cpu=50),
+    not_applied={"io": "the kernel has no I/O weight for this disk"},
+    usage=Usage(8.5, 536_870_912, 4096, 8192, 3, 1),
+    stdout=StreamStatus(100, 1000, bytes(range(32))),
+    stderr=StreamStatus(0, 0, hashlib.sha256(b"").digest()),
+)
+
+NOT_STARTED: Final = JobStatus(
+    id=JOB,
+    owner="alice",
+    command=(b"ehco", b"hi"),
+    state=JobState.FAILED,
+    created_at=CREATED_AT,
+    limits=Limits(),
+    reason=Reason.LAUNCH,
+    error=LaunchFailure(LaunchStage.EXEC, 2, "ehco: not found in PATH"),
+    ended_at=CREATED_AT + 3_000_000,
+)
+
+SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
+    (
+        "server-hello",
+        "server",
+        ServerHello((1,), "teleworkerd 1.0.0", "alice"),
+        "the first message of a connection",
+    ),
+    ("client-hello", "client", ClientHello(1, "twctl 1.0.0"), "chooses version 1"),
+    (
+        "run-short",
+        "client",
+        RunRequest(1, REQUEST_ID, JobSpec((b"echo", b"hi"))),
+        "a command without limits",
+    ),
+    ("run-full", "client", RunRequest(2, REQUEST_ID, SPEC), "every field of spec"),
+    ("started", "server", RunAnswer(1, JOB), "a new job"),
+    ("started-again", "server", RunAnswer(2, JOB, created=False), "an old job"),
+    ("status", "client", StatusRequest(3, JOB), "asks by id"),
+    ("job-failed", "server", StatusAnswer(3, NOT_STARTED), "a failed launch"),
+    ("job-oom", "server", StatusAnswer(4, KILLED_FOR_MEMORY), "every other field"),
+    ("wait", "client", WaitRequest(4, "nightly"), "asks by name"),
+    ("list-all", "client", ListRequest(5), "the newest jobs of any state"),
+    (
+        "list-some",
+        "client",
+        ListRequest(
+            6, (JobState.RUNNING, JobState.STOPPING), "nightly", {"team": "x"}, 10, JOB
+        ),
+        "filtered, and the page after a job",
+    ),
+    ("jobs", "server", ListAnswer(6, (ECHO_ENDED,), more=True), "more pages follow"),
+    ("kill", "client", KillRequest(7, JOB), "SIGKILL to the tree"),
+    ("kill-hup", "client", KillRequest(8, JOB, 1, tree=True), "SIGHUP to the tree"),
+    ("stop", "client", StopRequest(9, JOB, 10.0), "ten seconds of grace"),
+    ("stop-never", "client", StopRequest(10, "5e3f"), "SIGTERM only; by prefix"),
+    ("done", "server", DoneAnswer(7, JOB), "passed on"),
+    ("done-ended", "server", DoneAnswer(9, JOB, already_ended=True), "had ended"),
+    (
+        "output",
+        "client",
+        OutputRequest(11, JOB, Stream.STDERR, 1 << 32, follow=True, credit=1 << 20),
+        "stderr from 4 GiB on, live",
+    ),
+    ("opened", "server", OutputAnswer(11, JOB, 1 << 32), "chunks follow"),
+    ("chunk", "server", OutputChunk(11, 1 << 32, b"\x00\xff\n"), "three bytes"),
+    ("credit", "client", Credit(11, 1 << 20), "one MiB more"),
+    ("cancel", "client", Cancel(11), "ends the output"),
+    (
+        "end-partial",
+        "server",
+        OutputEnd(11, (1 << 32) + 3, complete=False),
+        "after cancel",
+    ),
+    ("end", "server", OutputEnd(12, 3, complete=True, status=ECHO_ENDED), "all of it"),
+    ("info", "client", InfoRequest(13), "asks about the server"),
+    (
+        "info-answer",
+        "server",
+        InfoAnswer(
+            id=13,
+            version="1.0.0",
+            name="alice",
+            started_at=CREATED_AT,
+            cgroups="v1",
+            limits={"io": "no weight for this disk"},
+            jobs={"running": 3},
+            connections=2,
+            load=(0.5, 0.25, 0.125),
+        ),
+        "the server about itself",
+    ),
+    (
+        "error",
+        "server",
+        ErrorAnswer(
+            "ambiguous_job",
+            "5e3f fits 2 jobs",
+            10,
+            {"jobs": [JOB, "5e3f0000-8a57-4b2e-9d43-0c6f7a1b2d3e"]},
+        ),
+        "refuses request 10",
+    ),
+    (
+        "error-fatal",
+        "server",
+        ErrorAnswer("protocol_error", "status before hello"),
+        "refuses the connection",
+    ),
+    ("goaway", "server", Goaway("the server is being restarted"), "come again"),
+    ("ping", "client", Ping(4_294_967_295), "the greatest number"),
+    ("pong", "server", Pong(4_294_967_295), "its answer"),
+)
+"""Name, sender, message, meaning."""
+
+
+def exchange() -> list[tuple[str, list[Message], bytes]]:
+    """Return who sends what in one small exchange, as the two ends do it."""
+    server = ServerConnection(name="alice", server="teleworkerd 1.0.0")
+    client = ClientConnection(agent="twctl 1.0.0")
+    sent: list[tuple[str, list[Message], bytes]] = []
+
+    def to_client(*messages: Message) -> None:
+        for message in messages:
+            server.send(message)
+
+        data = b"".join(server.data_to_send())
+        client.receive_data(data)
+        sent.append(("server", list(client.events()), data))
+
+    def to_server(*messages: Message) -> None:
+        for message in messages:
+            client.send(message)
+
+        data = b"".join(client.data_to_send())
+        server.receive_data(data)
+        sent.append(("client", list(server.events()), data))
+
+    to_client()
+    to_server()
+    to_server(RunRequest(1, REQUEST_ID, JobSpec((b"echo", b"hi"))))
+    to_client(RunAnswer(1, JOB))
+    to_server(OutputRequest(2, JOB, follow=True, credit=1 << 20))
+    to_client(OutputAnswer(2, JOB, 0))
+    to_client(OutputChunk(2, 0, b"hi\n"))
+    to_client(OutputEnd(2, 3, complete=True, status=ECHO_ENDED))
+    assert not carry(client, server)
+    return sent
