@@ -1,0 +1,201 @@
+"""The directories and files of a cgroup hierarchy, with errors that name them."""
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+from teleworkerd.cgroups.base import CgroupError
+
+
+ATTEMPTS: Final = 4
+PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+PROCS: Final = "cgroup.procs"
+TOP: Final = "teleworker"
+
+T = TypeVar("T")
+
+# A subgroup that appeared meanwhile counts as busy: the next call sees it.
+_BUSY: Final = frozenset({errno.EBUSY, errno.ENOTEMPTY})
+_JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_MISSING: Final = frozenset({errno.ENOENT, errno.ENODEV})
+
+
+def job_group(mount: Path, job_id: str) -> Path:
+    """Return the path of a job's own group; raises `CgroupError` for a bad id."""
+    group = mount / TOP / job_id
+
+    if not _JOB_ID.fullmatch(job_id):
+        raise CgroupError(
+            f"job id {job_id!r} cannot be the name of a group;"
+            " it may hold A-Z a-z 0-9 _ - only",
+            path=group,
+            errno=errno.EINVAL,
+        )
+
+    return group
+
+
+def make(group: Path, *, exist_ok: bool = False) -> None:
+    """Make *group*; raises `CgroupError`."""
+    try:
+        group.mkdir(exist_ok=exist_ok)
+    except OSError as error:
+        raise CgroupError.of(error, "make", group) from error
+
+
+def restoring(action: Callable[[], T], *, restore: Callable[[], None]) -> T:
+    """Return what *action* returns, after *restore* when a group of it is missing.
+
+    Another daemon on this host may remove the empty group `teleworker` at any
+    moment. Raises `CgroupError`.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return action()
+        except CgroupError as error:
+            if error.errno not in _MISSING:
+                raise
+
+        restore()
+
+    return action()
+
+
+def remove(group: Path) -> bool:
+    """Remove *group* and all below it; return whether it is gone.
+
+    Raises `CgroupError` when the reason is not that somebody is in it.
+    """
+    gone = True
+
+    for directory in descend(group):
+        try:
+            directory.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno not in _BUSY:
+                raise CgroupError.of(error, "remove", directory) from error
+
+            gone = False
+
+    return gone
+
+
+def remove_if_unused(group: Path) -> None:
+    """Remove *group* unless a process or another group is in it."""
+    with suppress(OSError):
+        group.rmdir()
+
+
+def descend(group: Path) -> list[Path]:
+    """Return *group* and every group below it, children before their parents."""
+    return [Path(path) for path, _, _ in os.walk(group, topdown=False)]
+
+
+def read(file: Path) -> str:
+    """Return the text of *file* without its last newline.
+
+    Raises `CgroupError`.
+    """
+    try:
+        return file.read_text().rstrip("\n")
+    except OSError as error:
+        raise CgroupError.of(error, "read", file) from error
+
+
+def read_number(file: Path, *, key: str | None = None) -> int | None:
+    """Return the number in *file*, or that of its line *key*; None if there is none."""
+    with suppress(OSError, ValueError):
+        text = file.read_text()
+
+        if key is None:
+            return int(text)
+
+        for line in text.splitlines():
+            name, _, number = line.partition(" ")
+
+            if name == key:
+                return int(number)
+
+    return None
+
+
+def write(file: Path, value: str) -> None:
+    """Write *value* in one call, as the kernel wants it.
+
+    Raises `CgroupError`.
+    """
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise CgroupError.of(error, f"write {value!r} to", file, value=value) from error
+
+
+def write_number(file: Path, value: int, *, unit: int = 1) -> None:
+    """Write *value* and make sure that the kernel stored it, in whole *unit*s.
+
+    Some files take a number that is too large and store another: 2**70 becomes 0
+    in `memory.limit_in_bytes`. Raises `CgroupError`.
+    """
+    write(file, str(value))
+    stored = read(file)
+
+    # `blkio.bfq.weight` may be shown as "default 100" when devices have their own.
+    number = stored.splitlines()[0].split()[-1] if stored else ""
+
+    if not number.isdecimal() or int(number) // unit != value // unit:
+        raise CgroupError(
+            f"wrote {value} to {file}, but the kernel stored {stored!r};"
+            " the value is out of its range",
+            path=file,
+            value=str(value),
+        )
+
+
+def open_procs(groups: Iterable[Path]) -> list[int]:
+    """Open `cgroup.procs` of each group for writing; the caller closes them.
+
+    Raises `CgroupError`, and then leaves none open.
+    """
+    descriptors: list[int] = []
+
+    for group in groups:
+        file = group / PROCS
+
+        try:
+            descriptors.append(os.open(file, os.O_WRONLY | os.O_CLOEXEC))
+        except OSError as error:
+            close_all(descriptors)
+            raise CgroupError.of(error, "open", file) from error
+
+    return descriptors
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close every descriptor."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def pids(group: Path) -> set[int]:
+    """Return the processes of *group* and of all groups below it."""
+    found: set[int] = set()
+
+    for directory in descend(group):
+        # The group may be removed at any time; then nothing is in it.
+        with suppress(OSError):
+            found.update(map(int, (directory / PROCS).read_text().split()))
+
+    # 0 stands for a process of another PID namespace, and to signal it would hit us.
+    found.discard(0)
+    return found
