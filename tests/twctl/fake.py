@@ -1,0 +1,357 @@
+"""A server that answers from a dictionary, for the tests of the client."""
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import uvloop
+
+from teleworkerd.protocol.connection import ServerConnection
+from teleworkerd.protocol.errors import JobNotFound, RequestError
+from teleworkerd.protocol.messages import (
+    ALPN,
+    Answer,
+    Cancel,
+    Credit,
+    DoneAnswer,
+    ErrorAnswer,
+    InfoAnswer,
+    InfoRequest,
+    KillRequest,
+    ListAnswer,
+    ListRequest,
+    Message,
+    OutputAnswer,
+    OutputChunk,
+    OutputEnd,
+    OutputRequest,
+    Request,
+    RunAnswer,
+    RunRequest,
+    StatusAnswer,
+    StatusRequest,
+    StopRequest,
+    WaitRequest,
+)
+from teleworkerd.protocol.types import JobSpec, JobState, JobStatus, Limits, Stream
+from tests.e2e.pki import Certificates
+from twctl.profile import Profile
+
+
+JOB_ID = "0123abcd-0000-4000-8000-000000000001"
+
+
+def make_status(**changes: object) -> JobStatus:
+    """Return a finished job, with *changes*."""
+    status = JobStatus(
+        id=JOB_ID,
+        owner="alice",
+        command=(b"true",),
+        state=JobState.FINISHED,
+        created_at=1_767_323_045_123_456_789,
+        limits=Limits(),
+        exit_code=0,
+    )
+    return replace(status, **changes)  # type: ignore[arg-type]
+
+
+@dataclass
+class FakeJob:
+    """A job as the fake server has it; a state that is not final goes on."""
+
+    status: JobStatus = field(default_factory=make_status)
+    output: dict[Stream, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class FakeServer:
+    """What the server knows, and what shall go wrong.
+
+    `cuts` holds for each connection in turn after how many bytes it is cut;
+    `errors` the error for a type of request, each used once.
+    """
+
+    jobs: dict[str, FakeJob] = field(default_factory=dict)
+    cuts: list[int | None] = field(default_factory=list)
+    errors: dict[type[Request], RequestError] = field(default_factory=dict)
+    chunk_size: int = 64 << 10
+    asked: list[Request] = field(default_factory=list)
+    started: dict[str, JobSpec] = field(default_factory=dict)
+    connections: int = 0
+    sessions: "list[FakeSession]" = field(default_factory=list)
+    alpn: str = ALPN
+    is_deaf: bool = False  # whether requests are left without an answer
+    farewell: RequestError | None = None  # said instead of the first answer
+
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    async def until(self, predicate: Callable[[], bool]) -> None:
+        """Return when *predicate* holds; looks again after all that arrives."""
+        async with asyncio.timeout(10):
+            while not predicate():
+                await self.heard()
+
+    async def heard(self) -> None:
+        """Return when something has arrived from a client on this loop."""
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append(future)
+        await future
+
+    def wake(self) -> None:
+        """Have all sessions look at their jobs again; from any thread."""
+        for session in self.sessions:
+            session.loop.call_soon_threadsafe(session.wake)
+
+    def drop(self) -> None:
+        """Cut all connections; from any thread."""
+        for session in self.sessions:
+            if session.transport is not None:
+                session.loop.call_soon_threadsafe(session.transport.abort)
+
+    def context(self, certs: Certificates) -> ssl.SSLContext:
+        """Return the TLS settings of a strict server."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.num_tickets = 0
+        identity = certs.of("server")
+        context.load_cert_chain(identity.cert, identity.key)
+        context.load_verify_locations(certs.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.set_alpn_protocols([self.alpn])
+        return context
+
+    async def listen(self, certs: Certificates, port: int = 0) -> asyncio.Server:
+        """Serve on the loopback interface."""
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(
+            lambda: FakeSession(self), "127.0.0.1", port, ssl=self.context(certs)
+        )
+
+    def answer(self, request: Request) -> Message | None:
+        """Return the answer, or None when it comes later."""
+        error = self.errors.pop(type(request), None)
+
+        if self.is_deaf:
+            return None
+
+        if error is not None:
+            return _refuse(request, error)
+
+        match request:
+            case RunRequest(number, request_id, spec):
+                created = request_id not in self.started
+                self.started[request_id] = spec
+                return RunAnswer(number, JOB_ID, created)
+            case ListRequest(number, states, _, _, limit, before):
+                return self._list(number, states, limit, before)
+            case InfoRequest(number):
+                return InfoAnswer(
+                    number, "1.0", "alice", 0, "v1", {}, {}, 1, (0.5, 0.25, 0.0)
+                )
+            case StatusRequest() | WaitRequest() | KillRequest() | StopRequest():
+                return self._about_job(request, request.job)
+            case _:
+                raise AssertionError(request)
+
+    def _about_job(self, request: Request, ref: str) -> Message | None:
+        job = self.jobs.get(ref)
+
+        if job is None:
+            return _refuse(request, JobNotFound(f"there is no job {ref}"))
+
+        match request:
+            case StatusRequest(number):
+                return StatusAnswer(number, job.status)
+            case WaitRequest(number):
+                done = job.status.state.is_final
+                return StatusAnswer(number, job.status) if done else None
+            case _:
+                return DoneAnswer(request.id, ref, job.status.state.is_final)
+
+    def _list(
+        self, number: int, states: tuple[JobState, ...], limit: int, before: str | None
+    ) -> Answer:
+        found = [
+            job.status
+            for job in self.jobs.values()
+            if not states or job.status.state in states
+        ]
+        ids = [status.id for status in found]
+        start = ids.index(before) + 1 if before else 0
+        page = found[start : start + limit]
+        return ListAnswer(number, tuple(page), more=start + limit < len(found))
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _refuse(request: Request, error: RequestError) -> ErrorAnswer:
+    return ErrorAnswer(error.code, error.message, request.id, error.details)
+
+
+class FakeSession(asyncio.Protocol):
+    """One connection to the fake server."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.connection = ServerConnection(name="alice", server="fake")
+        self.transport: asyncio.Transport | None = None
+        self.outputs: dict[int, tuple[FakeJob, OutputRequest, int]] = {}
+        self.written = 0
+        self.cut: int | None = None
+        self.loop = asyncio.get_running_loop()
+
+    def wake(self) -> None:
+        for number in list(self.outputs):
+            self.pump(number)
+
+        self.flush()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is its own
+        self.server.sessions.append(self)
+        self.server.connections += 1
+
+        if self.server.cuts:
+            self.cut = self.server.cuts.pop(0)
+
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        self.connection.receive_data(data)
+
+        for message in self.connection.events():
+            self.accept(message)
+
+        self.flush()
+        waiting, self.server.waiting = self.server.waiting, []
+
+        for future in waiting:
+            if not future.done():
+                future.get_loop().call_soon_threadsafe(_resolve, future)
+
+    def accept(self, message: Message) -> None:
+        match message:
+            case Request() if self.server.farewell is not None:
+                farewell = self.server.farewell
+                self.connection.send(ErrorAnswer(farewell.code, farewell.message))
+            case OutputRequest(number, ref):
+                self.server.asked.append(message)
+                job = self.server.jobs.get(ref)
+                error = self.server.errors.pop(OutputRequest, None)
+
+                if job is None or error is not None:
+                    error = error or JobNotFound(f"there is no job {ref}")
+                    self.connection.send(_refuse(message, error))
+                    return
+
+                self.connection.send(OutputAnswer(number, ref, message.offset))
+                self.outputs[number] = (job, message, message.offset)
+                self.pump(number)
+            case Request():
+                self.server.asked.append(message)
+                answer = self.server.answer(message)
+
+                if answer is not None:
+                    self.connection.send(answer)
+            case Credit(number):
+                self.pump(number)
+            case Cancel(number) if number in self.outputs:
+                _, _, offset = self.outputs.pop(number)
+                self.connection.send(OutputEnd(number, offset, complete=False))
+            case _:
+                pass
+
+    def pump(self, number: int) -> None:
+        if number not in self.outputs:
+            return
+
+        job, request, offset = self.outputs[number]
+        data = job.output.get(request.stream, b"")
+
+        while offset < len(data):
+            size = min(self.server.chunk_size, self.connection.credit(number))
+
+            if not size:
+                break
+
+            piece = data[offset : offset + size]
+            self.connection.send(OutputChunk(number, offset, piece))
+            offset += len(piece)
+
+        self.outputs[number] = (job, request, offset)
+        is_final = job.status.state.is_final
+
+        if offset >= len(data) and (is_final or not request.follow):
+            del self.outputs[number]
+            status = job.status if is_final else None
+            self.connection.send(OutputEnd(number, offset, is_final, status))
+
+    def flush(self) -> None:
+        assert self.transport is not None
+        data = b"".join(self.connection.data_to_send())
+
+        if self.cut is not None and self.written + len(data) >= self.cut:
+            self.transport.write(data[: self.cut - self.written])
+            self.transport.close()
+            self.connection.close()
+            self.written = self.cut
+            return
+
+        self.written += len(data)
+        self.transport.write(data)
+
+
+def profile_of(
+    address: tuple[str, int], certs: Certificates, name: str = "alice"
+) -> Profile:
+    """Return how *name* speaks to the server at *address*."""
+    identity = certs.of(name)
+    return Profile(*address, certs.ca, identity.cert, identity.key)
+
+
+@contextmanager
+def serving(
+    server: FakeServer, certs: Certificates, trusted: Certificates | None = None
+) -> Iterator[Profile]:
+    """Serve in a thread, for clients that block; gives the profile for it.
+
+    The client's files are those of *trusted*, where that is not *certs*.
+    """
+    ready = threading.Event()
+    address: list[tuple[str, int]] = []
+    stops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        stops.append((asyncio.get_running_loop(), stop))
+
+        async with await server.listen(certs) as listener:
+            address.append(listener.sockets[0].getsockname())
+            ready.set()
+            await stop.wait()
+
+            for session in server.sessions:
+                if session.transport is not None:
+                    session.transport.abort()
+
+    def work() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert ready.wait(10)
+
+    try:
+        yield profile_of(address[0], trusted or certs)
+    finally:
+        loop, stop = stops[0]
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)

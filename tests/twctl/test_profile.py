@@ -1,0 +1,153 @@
+"""Where a connection's settings come from."""
+
+from pathlib import Path
+
+import pytest
+
+from twctl.profile import Profile, ProfileError, Settings, load_profile, split_address
+
+
+CONFIG = """\
+current = "work"
+
+[contexts.work]
+host = "work:1"
+ca = "ca.pem"
+cert = "/certs/work.pem"
+key = "~/work-key.pem"
+
+[contexts.home]
+host = "home"
+ca = "/h/ca"
+cert = "/h/cert"
+key = "/h/key"
+
+[contexts.odd]
+host = 7
+"""
+
+FILES = Settings(ca="/f/ca", cert="/f/cert", key="/f/key")
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """An environment with two contexts."""
+    (tmp_path / "twctl").mkdir()
+    (tmp_path / "twctl" / "config.toml").write_text(CONFIG)
+    return {"XDG_CONFIG_HOME": str(tmp_path)}
+
+
+def test_current_context(environ: dict[str, str], tmp_path: Path) -> None:
+    """Without flags and variables the current context counts, its files beside it."""
+    assert load_profile(Settings(), environ=environ) == Profile(
+        "work",
+        1,
+        tmp_path / "twctl" / "ca.pem",
+        Path("/certs/work.pem"),
+        Path("~/work-key.pem").expanduser(),
+    )
+
+
+def test_named_context(environ: dict[str, str]) -> None:
+    """--context is stronger than TWCTL_CONTEXT, and that than the current one."""
+    by_flag = load_profile(Settings(), context="home", environ=environ)
+    by_variable = load_profile(Settings(), environ={**environ, "TWCTL_CONTEXT": "home"})
+    by_both = load_profile(
+        Settings(), context="work", environ={**environ, "TWCTL_CONTEXT": "home"}
+    )
+
+    assert (by_flag.host, by_variable.host) == ("home", "home")
+    assert by_both.host == "work"
+
+
+def test_each_part_on_its_own(environ: dict[str, str]) -> None:
+    """A flag is stronger than a variable, a variable than the context."""
+    profile = load_profile(
+        Settings(host="flag:2"),
+        environ={**environ, "TWCTL_HOST": "variable:3", "TWCTL_CA": "/v/ca"},
+    )
+
+    assert (profile.host, profile.port) == ("flag", 2)
+    assert profile.ca == Path("/v/ca")
+    assert profile.cert == Path("/certs/work.pem")
+
+
+def test_no_configuration_needed(tmp_path: Path) -> None:
+    """Flags alone are enough."""
+    flags = Settings("h:1").over(FILES)
+
+    profile = load_profile(flags, environ={"XDG_CONFIG_HOME": str(tmp_path)})
+
+    assert profile.address == "h:1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (FILES, ["--host", "TWCTL_HOST", "--context"]),
+        (Settings(host="h", ca="/ca"), ["--cert and --key", "certificate"]),
+        (Settings(), ["--host, --ca, --cert and --key"]),
+    ],
+)
+def test_missing_parts(tmp_path: Path, flags: Settings, words: list[str]) -> None:
+    """The error says which flags and variables to set."""
+    with pytest.raises(ProfileError) as error:
+        load_profile(flags, environ={"XDG_CONFIG_HOME": str(tmp_path)})
+
+    assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize(
+    ("context", "words"),
+    [("none", "it has home, odd, work"), ("odd", "odd.host is not text but int")],
+)
+def test_bad_context(environ: dict[str, str], context: str, words: str) -> None:
+    """A context that is not there, or not right, is named."""
+    with pytest.raises(ProfileError, match=words):
+        load_profile(Settings(), context=context, environ=environ)
+
+
+def test_context_without_configuration(tmp_path: Path) -> None:
+    """Whoever names a context must have one, even if flags would do."""
+    with pytest.raises(ProfileError, match="does not exist"):
+        load_profile(
+            Settings("h").over(FILES),
+            context="x",
+            environ={"XDG_CONFIG_HOME": str(tmp_path)},
+        )
+
+
+def test_configuration_that_is_not_toml(environ: dict[str, str]) -> None:
+    """The error names the file and the place in it."""
+    path = Path(environ["XDG_CONFIG_HOME"]) / "twctl" / "config.toml"
+    path.write_text("current = x\n")
+
+    with pytest.raises(ProfileError, match=r"config\.toml cannot be read: .*line 1"):
+        load_profile(Settings(), environ=environ)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("localhost", "localhost", 7443),
+        ("h:1", "h", 1),
+        ("127.0.0.1:65535", "127.0.0.1", 65_535),
+        ("[::1]", "::1", 7443),
+        ("[::1]:80", "::1", 80),
+    ],
+)
+def test_addresses(text: str, host: str, port: int) -> None:
+    """The port may be left out, and IPv6 has brackets."""
+    assert split_address(text) == (host, port)
+
+
+@pytest.mark.parametrize("text", ["", ":1", "h:", "h:0", "h:65536", "h:x", "::1", "[]"])
+def test_bad_addresses(text: str) -> None:
+    """Anything else is refused, and the error shows the form."""
+    with pytest.raises(ProfileError, match="HOST:PORT"):
+        split_address(text)
+
+
+def test_address_of_a_profile() -> None:
+    """An IPv6 address gets its brackets back."""
+    assert Profile("::1", 1, Path(), Path(), Path()).address == "[::1]:1"

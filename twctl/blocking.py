@@ -1,0 +1,227 @@
+"""One connection without an event loop, for commands that ask and are done."""
+
+import os
+import socket
+import ssl
+import time
+from collections import deque
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from teleworkerd import __version__
+from teleworkerd.protocol.connection import ClientConnection
+from teleworkerd.protocol.errors import (
+    ConnectionClosed,
+    RemoteProtocolError,
+    RequestError,
+    TeleworkerError,
+    Unavailable,
+)
+from teleworkerd.protocol.messages import (
+    Answer,
+    ErrorAnswer,
+    Goaway,
+    Message,
+    Ping,
+    Request,
+    RunAnswer,
+    RunRequest,
+    ServerHello,
+)
+from twctl.profile import Profile
+from twctl.tls import (
+    CONNECT_TIMEOUT,
+    HELLO_TIMEOUT,
+    ConnectionRejected,
+    check_alpn,
+    client_context,
+    refusal,
+)
+
+
+ANSWER_TIMEOUT: Final = 60.0  # seconds; starting a job on a busy host takes a few
+PING_AFTER: Final = 15.0  # seconds of silence
+LOST_AFTER: Final = 40.0  # seconds of silence, so two pings without an answer
+RETRY_FOR: Final = 60.0  # seconds in which a lost start is asked for again
+LONGEST_PAUSE: Final = 2.0  # seconds
+READ_SIZE: Final = 64 << 10
+
+A = TypeVar("A", bound=Answer)
+
+
+class BlockingSession:
+    """A connection to the server; asks one thing at a time.
+
+    Connects when it is made, and raises `ConnectionClosed` (`ConnectionRejected`
+    where trying again is useless), `Unavailable` or `ProfileError` if it cannot.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._connection = ClientConnection(agent=f"twctl/{__version__}")
+        self._arrived: deque[Message] = deque()
+        self._socket = _open(profile)
+
+        try:
+            check_alpn(self._socket.selected_alpn_protocol(), profile)
+            self._greet()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # The server need not answer our goodbye; we do not wait for it.
+        with suppress(OSError, ValueError):
+            self._socket.settimeout(0)
+            self._socket.unwrap()
+
+        self._socket.close()
+
+    def ask(
+        self,
+        request: Request,
+        answer: type[A],
+        *,
+        timeout: float | None = ANSWER_TIMEOUT,
+    ) -> A:
+        """Return the answer to *request*, whose id must be new on this connection.
+
+        Raises the `RequestError` that the server answers, or `ConnectionClosed`
+        when it is silent for too long, gone, or has refused the connection.
+        """
+        try:
+            self._connection.send(request)
+            self._flush()
+            received = self._receive(timeout)
+        except RequestError as error:  # about the whole connection
+            raise refusal(error, self._profile) from error
+        except (OSError, RemoteProtocolError) as error:
+            raise ConnectionClosed(
+                f"{self._profile.address}: the connection was lost ({error})"
+            ) from error
+
+        match received:
+            case ErrorAnswer(code, message, _, details):
+                raise RequestError.from_wire(code, message, details)
+            case answer():
+                return received
+            case _:
+                raise ConnectionRejected(
+                    f"{self._profile.address}: {request.type} was answered"
+                    f" by {received.type}"
+                )
+
+    def _greet(self) -> None:
+        try:
+            hello = self._receive(HELLO_TIMEOUT)
+        except ConnectionClosed as error:
+            raise refusal(error.__cause__, self._profile) from error
+        except (OSError, TeleworkerError) as error:
+            raise refusal(error, self._profile) from error
+
+        assert isinstance(hello, ServerHello)  # noqa: S101 - the connection sees to it
+
+    def _receive(self, timeout: float | None) -> Message:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        heard_at = time.monotonic()
+
+        while not self._arrived:
+            now = time.monotonic()
+
+            if now - heard_at >= LOST_AFTER or (deadline and now >= deadline):
+                raise TimeoutError(f"no answer within {now - heard_at:.0f} s")
+
+            if self._read(PING_AFTER if deadline is None else deadline - now):
+                heard_at = time.monotonic()
+
+        message = self._arrived.popleft()
+
+        if isinstance(message, Goaway):
+            raise ConnectionClosed(f"{self._profile.address}: {message.message}")
+
+        return message
+
+    def _read(self, patience: float) -> bool:
+        """Take what comes within *patience* seconds; False when nothing did."""
+        self._socket.settimeout(min(patience, PING_AFTER))
+
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except TimeoutError:
+            if patience >= PING_AFTER:
+                self._connection.send(Ping())
+                self._flush()
+
+            return False
+
+        if not data:
+            raise ConnectionResetError("the server closed it")
+
+        self._connection.receive_data(data)
+        self._arrived.extend(self._connection.events())
+        self._flush()
+        return True
+
+    def _flush(self) -> None:
+        self._socket.settimeout(LOST_AFTER)
+
+        for piece in self._connection.data_to_send():
+            self._socket.sendall(piece)
+
+
+def start(profile: Profile, request: RunRequest) -> RunAnswer:
+    """Start a job; asks again, with the same request id, when the answer is lost.
+
+    The first connection is not tried twice. Raises as `BlockingSession.ask`.
+    """
+    deadline = time.monotonic() + RETRY_FOR
+    pause = 0.05
+    asked = False
+
+    while True:
+        try:
+            with BlockingSession(profile) as session:
+                asked = True
+                return session.ask(request, RunAnswer)
+        except ConnectionRejected:
+            raise
+        except (ConnectionClosed, Unavailable) as error:
+            is_lost = isinstance(error, ConnectionClosed) or pause > 0.05
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+            if not (asked and is_lost) or time.monotonic() + pause > deadline:
+                raise
+
+        time.sleep(pause * _jitter())
+
+
+def _jitter() -> float:
+    """Return a factor from 0.5 to 1, so that clients do not come back at once."""
+    return 0.5 + os.urandom(1)[0] / 512
+
+
+def _open(profile: Profile) -> ssl.SSLSocket:
+    context = client_context(profile)
+
+    try:
+        sock = socket.create_connection(
+            (profile.host, profile.port), timeout=CONNECT_TIMEOUT
+        )
+    except OSError as error:
+        raise refusal(error, profile) from error
+
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return context.wrap_socket(sock, server_hostname=profile.host)
+    except OSError as error:
+        sock.close()
+        raise refusal(error, profile) from error

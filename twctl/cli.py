@@ -1,0 +1,164 @@
+"""The `twctl` command: global options, verbs found by name, errors as one line."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import typer
+
+from teleworkerd import __version__
+from teleworkerd.protocol.errors import TeleworkerError
+from twctl.commands.light import LightGroup
+from twctl.commands.options import Call
+from twctl.exit_codes import ExitCode, of_error, ours
+from twctl.profile import Settings
+from twctl.render import print_error, print_line
+
+
+VERBS: Final = ("run", "tail", "kill", "stop", "status", "list", "wait", "info")
+ALIASES: Final = {"ps": "list"}
+
+
+class Verbs(LightGroup):
+    """Imports the module of a verb only when the verb is asked for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.commands: Any = dict.fromkeys((*VERBS, *ALIASES))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        del ctx
+        verb = ALIASES.get(cmd_name, cmd_name)
+
+        if verb not in VERBS:
+            return None
+
+        module = importlib.import_module(f"twctl.commands.{verb}")
+        return typer.main.get_command(module.verb.app)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(VERBS)
+
+
+app = typer.Typer(
+    cls=Verbs,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        print_line(f"twctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def twctl(  # noqa: PLR0913 - the global options
+    context: typer.Context,
+    *,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The server.")
+    ] = None,
+    ca: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Who signs the server.")
+    ] = None,
+    cert: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Your certificate.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(metavar="FILE", help="Its key.")] = None,
+    named: Annotated[
+        str | None,
+        typer.Option("--context", metavar="NAME", help="A server with its files."),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="The version."
+        ),
+    ] = False,
+) -> None:
+    """Run commands on a TeleWorker server, and read all that they write.
+
+    Where an option is not given, TWCTL_HOST, TWCTL_CA, TWCTL_CERT, TWCTL_KEY and
+    TWCTL_CONTEXT count, then the context.
+    """
+    del version
+    call: Call = context.obj
+    call.settings = Settings(host, ca, cert, key)
+    call.context = named
+    call.verb = context.invoked_subcommand
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one call of `twctl` and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _keep_printing()
+
+    try:
+        code = _call(arguments or ["--help"])
+
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+        return ExitCode.STDOUT_CLOSED
+    except OSError as error:
+        _silence_stdout()
+        print_error(f"the output cannot be written: {error.strerror or error}")
+        return ours()
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+    return code
+
+
+def _call(arguments: list[str]) -> int:
+    call = Call()
+    command = typer.main.get_command(app)
+
+    try:
+        code = command.main(
+            args=arguments, prog_name="twctl", standalone_mode=False, obj=call
+        )
+    except typer.TyperException as error:
+        return _explain_usage(error, call)
+    except TeleworkerError as error:
+        print_error(str(error))
+        return of_error(error, is_run=call.verb == "run")
+    except OSError:
+        raise
+    except SystemExit as error:  # what typer makes of a closed stdout
+        raise BrokenPipeError from error
+    except Exception as error:  # noqa: BLE001 - never a traceback, as promised
+        print_error(f"{type(error).__name__}: {error}; this is a bug of twctl")
+        return ours()
+
+    return int(code or ExitCode.OK)
+
+
+def _explain_usage(error: typer.TyperException, call: Call) -> int:
+    what = " ".join(error.format_message().split()).removesuffix(".")
+    verb = f" {call.verb}" if call.verb in {*VERBS, *ALIASES} else ""
+    print_error(f"{what}; see 'twctl{verb} --help'")
+    return ours() if call.verb == "run" else ExitCode.USAGE
+
+
+def _keep_printing() -> None:
+    # A locale without some character must not keep a job's name from being shown.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+
+
+def _silence_stdout() -> None:
+    # Otherwise the interpreter flushes once more at its end, and complains.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)

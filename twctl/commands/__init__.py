@@ -1,0 +1,1 @@
+"""One module for each verb; `twctl.cli` imports only the one that is asked for."""

@@ -1,0 +1,26 @@
+"""`twctl info`: the server."""
+
+import typer
+
+from teleworkerd.protocol.messages import InfoAnswer, InfoRequest
+from twctl.blocking import BlockingSession
+from twctl.commands.options import Form, Verb, call_of, output_form
+from twctl.pretty import info_text
+from twctl.render import OutputForm, info_object, print_json, print_line
+
+
+verb = Verb()
+
+
+@verb
+def info(context: typer.Context, *, output: Form = "text") -> None:
+    """Show the server: version, who it takes you for, limits and load."""
+    form = output_form(output)
+
+    with BlockingSession(call_of(context).profile()) as session:
+        answer = session.ask(InfoRequest(0), InfoAnswer)
+
+    if form is OutputForm.JSON:
+        print_json(info_object(answer))
+    else:
+        print_line(info_text(answer))

@@ -1,0 +1,76 @@
+"""`twctl list`: the caller's jobs."""
+
+import functools
+import time
+from dataclasses import replace
+from typing import Annotated, Final
+
+import typer
+
+from teleworkerd.protocol.messages import MAX_PAGE, ListAnswer, ListRequest
+from teleworkerd.protocol.types import JobState, JobStatus
+from twctl.blocking import BlockingSession
+from twctl.commands.filters import parse_filters
+from twctl.commands.options import Form, Verb, call_of, optional, output_form, parsed
+from twctl.parsing import parse_number
+from twctl.pretty import list_text
+from twctl.render import OutputForm, print_json, print_line, status_object
+
+
+LIVE: Final = tuple(state for state in JobState if not state.is_final)
+
+verb = Verb()
+
+
+@verb
+def list_jobs(  # noqa: PLR0913 - one parameter for each option
+    context: typer.Context,
+    *,
+    show_all: Annotated[
+        bool, typer.Option("-a", "--all", help="Those that have ended, too.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="IDs only.")] = False,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="FILTER", help="state=…, label=K=V or name=…"),
+    ] = None,
+    limit: Annotated[
+        str | None, typer.Option(metavar="N", help="At most so many.")
+    ] = None,
+    output: Form = "text",
+) -> None:
+    """List your jobs, newest first."""
+    wanted = parsed(parse_filters, filters or [], "--filter")
+    most = optional(functools.partial(parse_number, least=1), limit, "--limit")
+    form = output_form(output)
+    states = wanted.states or (() if show_all else LIVE)
+    request = ListRequest(0, states, wanted.name, wanted.labels)
+
+    with BlockingSession(call_of(context).profile()) as session:
+        jobs = _read_pages(session, request, most)
+
+    if quiet:
+        for job in jobs:
+            print_line(job.id)
+    elif form is OutputForm.JSON:
+        print_json([status_object(job) for job in jobs])
+    else:
+        print_line(list_text(jobs, now=time.time_ns()))
+
+
+def _read_pages(
+    session: BlockingSession, request: ListRequest, limit: int | None
+) -> list[JobStatus]:
+    jobs: list[JobStatus] = []
+
+    while limit is None or len(jobs) < limit:
+        size = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(jobs))
+        answer = session.ask(replace(request, limit=size), ListAnswer)
+        jobs += answer.jobs
+
+        if not answer.more or not answer.jobs:
+            break
+
+        request = replace(request, before=answer.jobs[-1].id)
+
+    return jobs

@@ -1,0 +1,39 @@
+"""Asks the same of several jobs over one connection."""
+
+from collections.abc import Callable, Sequence
+
+from teleworkerd.protocol.errors import RequestError
+from teleworkerd.protocol.messages import DoneAnswer, Request
+from twctl.blocking import ANSWER_TIMEOUT, BlockingSession
+from twctl.commands.options import Call, job_ref
+from twctl.exit_codes import ExitCode, of_error
+from twctl.render import print_error, print_notice
+
+
+def tell_each(
+    call: Call,
+    jobs: Sequence[str],
+    request: Callable[[int, str], Request],
+    *,
+    timeout: float | None = ANSWER_TIMEOUT,
+) -> int:
+    """Send each job the *request* that is made from a number and the job.
+
+    One that is refused does not keep the others from being told. Returns the
+    exit code.
+    """
+    jobs = [job_ref(job) for job in jobs]
+    code: int = ExitCode.OK
+
+    with BlockingSession(call.profile()) as session:
+        for number, job in enumerate(jobs):
+            try:
+                answer = session.ask(request(number, job), DoneAnswer, timeout=timeout)
+            except RequestError as error:
+                print_error(str(error))
+                code = max(code, of_error(error, is_run=False))
+            else:
+                if answer.already_ended:
+                    print_notice(f"job {answer.job} had already ended")
+
+    return code

@@ -1,0 +1,87 @@
+"""What several verbs have in common: their options, and what every call carries."""
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from twctl.commands.light import LightCommand
+from twctl.parsing import parse_ref
+from twctl.profile import Profile, Settings, load_profile
+from twctl.render import parse_form
+
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Call:
+    """One call of `twctl`: its global options, and the verb once it is known."""
+
+    def __init__(self) -> None:
+        self.settings = Settings()
+        self.context: str | None = None
+        self.verb: str | None = None
+
+    def profile(self) -> Profile:
+        """Return where to connect; raises `ProfileError`."""
+        return load_profile(self.settings, context=self.context)
+
+
+class Verb:
+    """The application of one verb, without what makes typer slow.
+
+    Decorates the verb's function, whose options are all flags or text.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+        self.app = typer.Typer(
+            add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+        )
+
+    def __call__(self, function: F) -> F:
+        self.app.command(cls=LightCommand, context_settings=self._settings)(function)
+        return function
+
+
+def call_of(context: typer.Context) -> Call:
+    """Return the call that *context* belongs to."""
+    call: Call = context.obj
+    return call
+
+
+def parsed(parse: Callable[[Any], T], value: Any, option: str) -> T:
+    """Return *value* parsed; a `ValueError` becomes a usage error of *option*."""
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=repr(option)) from error
+
+
+def optional(parse: Callable[[str], T], value: str | None, option: str) -> T | None:
+    """Return *value* parsed, or None where the option was not given."""
+    return None if value is None else parsed(parse, value, option)
+
+
+Form = Annotated[
+    str,
+    typer.Option(
+        "-o",
+        "--output",
+        envvar="TWCTL_OUTPUT",
+        metavar="text|json",
+        help="How to print.",
+    ),
+]
+
+Ref = Annotated[str, typer.Argument(metavar="JOB", help="An ID, prefix or name.")]
+
+Refs = Annotated[
+    list[str], typer.Argument(metavar="JOB...", help="IDs, prefixes or names.")
+]
+
+output_form = functools.partial(parsed, parse_form, option="--output")
+
+job_ref = functools.partial(parsed, parse_ref, option="JOB")

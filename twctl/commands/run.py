@@ -1,0 +1,104 @@
+"""`twctl run`: starts a job."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from teleworkerd.protocol.messages import RunRequest
+from twctl.blocking import start
+from twctl.commands.options import Form, Verb, call_of, optional, output_form, parsed
+from twctl.parsing import (
+    each,
+    parse_duration,
+    parse_env,
+    parse_label,
+    parse_megabytes,
+    parse_percent,
+    parse_text,
+)
+from twctl.render import SCHEMA, OutputForm, print_json, print_line
+from twctl.spec import build_spec
+
+
+verb = Verb(allow_interspersed_args=False)
+
+
+@verb
+def run(  # noqa: PLR0913 - one parameter for each option
+    context: typer.Context,
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARG...]")],
+    *,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "-f", "--follow", help="Stream both outputs; exit with the job's code."
+        ),
+    ] = False,
+    mem: Annotated[
+        str | None,
+        typer.Option(metavar="MB", help="Most memory: 512, 512m, 2g."),
+    ] = None,
+    cpu: Annotated[
+        str | None, typer.Option(metavar="1-100", help="Share of the CPU.")
+    ] = None,
+    io: Annotated[
+        str | None, typer.Option(metavar="1-100", help="Share of I/O.")
+    ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="End it after 10, 10s, 5m, 1h30m."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A name to find it by.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("-l", "--label", metavar="K=V", help="A label."),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("-e", "--env", metavar="K=V|K", help="A variable; K copies it."),
+    ] = None,
+    workdir: Annotated[
+        str | None,
+        typer.Option("-w", "--workdir", metavar="DIR", help="Where to run it."),
+    ] = None,
+    request_id: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The same ID never starts a second job."),
+    ] = None,
+    output: Form = "text",
+) -> int:
+    """Start a job, without a shell, and print its ID.
+
+    The first argument that is no option is the command; what follows is its own.
+    """
+    spec = build_spec(
+        command,
+        mem=optional(parse_megabytes, mem, "--mem"),
+        cpu=optional(parse_percent, cpu, "--cpu"),
+        io=optional(parse_percent, io, "--io"),
+        env=parsed(parse_env, env or [], "--env"),
+        workdir=workdir,
+        name=optional(parse_text, name, "--name"),
+        labels=dict(parsed(each(parse_label), label or [], "--label")),
+        timeout=optional(parse_duration, timeout, "--timeout"),
+    )
+    request_id = optional(parse_text, request_id, "--request-id")
+    form = output_form(output)
+    call = call_of(context)
+
+    if follow:
+        # asyncio doubles the time of a detached start.
+        from twctl.commands.following import run_and_follow  # noqa: PLC0415
+
+        return run_and_follow(call.profile(), spec, request_id)
+
+    request = RunRequest(0, request_id or os.urandom(16).hex(), spec)
+    job = start(call.profile(), request).job
+
+    if form is OutputForm.JSON:
+        print_json({"schema": SCHEMA, "id": job})
+    else:
+        print_line(job)
+
+    return 0

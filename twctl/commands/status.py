@@ -1,0 +1,40 @@
+"""`twctl status`: one job in full."""
+
+from typing import Annotated
+
+import typer
+
+from teleworkerd.protocol.messages import StatusAnswer, StatusRequest
+from twctl.blocking import BlockingSession
+from twctl.commands.options import Form, Ref, Verb, call_of, job_ref, output_form
+from twctl.exit_codes import job_code
+from twctl.pretty import status_text
+from twctl.render import OutputForm, print_json, print_line, status_object
+
+
+verb = Verb()
+
+
+@verb
+def status(
+    context: typer.Context,
+    job: Ref,
+    *,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with the job's code.")
+    ] = False,
+    output: Form = "text",
+) -> int:
+    """Show one job: state, limits, use, output and how it ended."""
+    form = output_form(output)
+    request = StatusRequest(0, job_ref(job))
+
+    with BlockingSession(call_of(context).profile()) as session:
+        found = session.ask(request, StatusAnswer).status
+
+    if form is OutputForm.JSON:
+        print_json(status_object(found))
+    else:
+        print_line(status_text(found))
+
+    return job_code(found) if exit_code else 0

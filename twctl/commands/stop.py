@@ -1,0 +1,50 @@
+"""`twctl stop`: asks a job to end, then kills it."""
+
+from typing import Annotated, Final
+
+import typer
+
+from teleworkerd.protocol.messages import MAX_GRACE, StopRequest
+from twctl.blocking import ANSWER_TIMEOUT
+from twctl.commands.many import tell_each
+from twctl.commands.options import Refs, Verb, call_of, parsed
+from twctl.parsing import parse_duration
+
+
+FOR_EVER: Final = "-1"
+
+verb = Verb()
+
+
+@verb
+def stop(
+    context: typer.Context,
+    jobs: Refs,
+    *,
+    time: Annotated[
+        str,
+        typer.Option(
+            "-t", "--time", metavar="SECONDS", help="Grace; -1 means for ever."
+        ),
+    ] = "10",
+) -> int:
+    """End jobs by SIGTERM and, after the grace, by SIGKILL."""
+    grace = parsed(_parse_grace, time, "--time")
+    return tell_each(
+        call_of(context),
+        jobs,
+        lambda request, job: StopRequest(request, job, grace),
+        timeout=None if grace is None else grace + ANSWER_TIMEOUT,
+    )
+
+
+def _parse_grace(text: str) -> float | None:
+    if text == FOR_EVER:
+        return None
+
+    seconds = parse_duration(text)
+
+    if seconds > MAX_GRACE:
+        raise ValueError(f"{text!r} is too long; the most is {MAX_GRACE:.0f} s")
+
+    return seconds

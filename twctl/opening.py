@@ -1,0 +1,79 @@
+"""Opens a session: name, address, TLS, hello, each with its own time."""
+
+import asyncio
+import socket
+import ssl
+
+from teleworkerd.protocol.errors import ConnectionClosed
+from twctl.profile import Profile
+from twctl.session import CLOSE_TIMEOUT, Session
+from twctl.tls import CONNECT_TIMEOUT, HELLO_TIMEOUT, check_alpn, refusal
+
+
+async def open_session(profile: Profile, context: ssl.SSLContext) -> Session:
+    """Connect, and return when the server has said hello.
+
+    Raises `ConnectionClosed`, as `ConnectionRejected` where trying again is
+    useless, or `Unavailable`; the message says what to do.
+    """
+    loop = asyncio.get_running_loop()
+
+    try:
+        sock = await _connect(profile)
+        _, session = await loop.create_connection(
+            lambda: Session(profile.address),
+            sock=sock,
+            ssl=context,
+            server_hostname=profile.host,
+            ssl_handshake_timeout=CONNECT_TIMEOUT,
+            ssl_shutdown_timeout=CLOSE_TIMEOUT,
+        )
+    except OSError as error:
+        raise refusal(error, profile) from error
+
+    try:
+        check_alpn(session.alpn, profile)
+
+        async with asyncio.timeout(HELLO_TIMEOUT):
+            await session.greeted
+    except TimeoutError as error:
+        session.abort()
+        raise ConnectionClosed(
+            f"{profile.address}: connected, but no word from the server within"
+            f" {HELLO_TIMEOUT:.0f} s"
+        ) from error
+    except ConnectionClosed as error:
+        session.abort()
+        raise refusal(error.__cause__, profile) from error.__cause__
+    except BaseException:
+        session.abort()
+        raise
+
+    return session
+
+
+async def _connect(profile: Profile) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    error: OSError = OSError("the host name has no address")
+
+    async with asyncio.timeout(CONNECT_TIMEOUT):
+        addresses = await loop.getaddrinfo(
+            profile.host, profile.port, type=socket.SOCK_STREAM
+        )
+
+        for family, kind, number, _, address in addresses:
+            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, number)
+
+            try:
+                await loop.sock_connect(sock, address)
+            except OSError as refused:
+                sock.close()
+                error = refused
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return sock
+
+    raise error

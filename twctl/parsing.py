@@ -1,0 +1,159 @@
+"""The small languages of the command line: sizes, durations, signals, pairs."""
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeVar
+
+
+MAX_WORD: Final = 255  # characters, as on the wire
+MAX_REF: Final = 64
+
+_SIZE: Final = re.compile(r"(\d{1,15})\s*(?:([kmgtp])(?:i?b)?)?", re.IGNORECASE)
+_MB_PER: Final = {"m": 1, "g": 1 << 10, "t": 1 << 20, "p": 1 << 30}
+_PART: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h|d)")
+_NUMBER: Final = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
+_SECONDS_PER: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
+_MAX_SIGNAL: Final = 64
+
+T = TypeVar("T")
+
+
+def parse_megabytes(text: str) -> int:
+    """Return the megabytes in `512`, `512m` or `2g`.
+
+    This and the others raise `ValueError` with a sentence for the user.
+    """
+    match = _SIZE.fullmatch(text.strip())
+
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write 512 (megabytes), 512m or 2g")
+
+    number, unit = int(match[1]), (match[2] or "m").lower()
+
+    if unit == "k":
+        if number % 1024:
+            raise ValueError(f"{text!r} is not a whole number of megabytes")
+
+        return number // 1024
+
+    return number * _MB_PER[unit]
+
+
+def parse_number(text: str, *, least: int) -> int:
+    """Return the whole number in *text*, *least* or more."""
+    if not _DIGITS.fullmatch(text) or int(text) < least:
+        raise ValueError(f"{text!r} is not a whole number from {least} on")
+
+    return int(text)
+
+
+def parse_percent(text: str) -> int:
+    """Return a share; the spec says which are possible."""
+    return parse_number(text.removesuffix("%"), least=0)
+
+
+def parse_offset(text: str) -> int:
+    """Return an offset in a stream."""
+    return parse_number(text, least=0)
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds in `10`, `10s`, `5m`, `2h`, `1h30m` or `500ms`."""
+    text = text.strip()
+
+    if _NUMBER.fullmatch(text):
+        return float(text)
+
+    parts = _PART.findall(text.lower())
+
+    if not parts or "".join(number + unit for number, unit in parts) != text.lower():
+        raise ValueError(f"{text!r} is not a duration; write 10, 10s, 5m, 2h or 1h30m")
+
+    return sum(float(number) * _SECONDS_PER[unit] for number, unit in parts)
+
+
+def parse_signal(text: str) -> int:
+    """Return the number of `9`, `KILL` or `SIGKILL`, in any case."""
+    name = text.strip().upper()
+    is_number = name.isascii() and name.isdigit() and len(name) < 4
+    number = int(name) if is_number else _signal_named(name)
+
+    if not 0 < number <= _MAX_SIGNAL:
+        raise ValueError(
+            f"{text!r} is not a signal; write a name as in TERM or SIGTERM,"
+            f" or a number from 1 to {_MAX_SIGNAL}"
+        )
+
+    return number
+
+
+def parse_text(text: str, *, most: int = MAX_WORD) -> str:
+    """Return *text* if it is UTF-8, not empty and at most *most* characters."""
+    if not 0 < len(text) <= most:
+        raise ValueError(f"it has {len(text)} characters; 1 to {most} are possible")
+
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!r} is not valid UTF-8") from None
+
+    return text
+
+
+def parse_ref(text: str) -> str:
+    """Return what names a job: an id, a prefix of one, or a name."""
+    return parse_text(text, most=MAX_REF)
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    """Return key and value of `K=V`."""
+    key, equals, value = text.partition("=")
+
+    if not equals or not key:
+        raise ValueError(f"{text!r} is not K=V")
+
+    return parse_text(key), value and parse_text(value)
+
+
+def parse_env(
+    texts: Iterable[str], environ: Mapping[bytes, bytes] = os.environb
+) -> dict[bytes, bytes]:
+    """Return the variables of `K=V` and of `K`, which is copied from *environ*.
+
+    A variable that *environ* does not have is not set for the job either.
+    """
+    env: dict[bytes, bytes] = {}
+
+    for text in texts:
+        name, equals, value = os.fsencode(text).partition(b"=")
+
+        if not name:
+            raise ValueError(f"{text!r} is not K=V or K")
+
+        if equals:
+            env[name] = value
+        elif name in environ:
+            env[name] = environ[name]
+
+    return env
+
+
+def each(parse: Callable[[str], T]) -> Callable[[Iterable[str]], list[T]]:
+    """Return *parse* for an option that may be given several times."""
+    return lambda texts: [parse(text) for text in texts]
+
+
+def _signal_named(name: str) -> int:
+    name = name if name.startswith("SIG") else f"SIG{name}"
+
+    if match := re.fullmatch(r"SIGRTMIN(?:\+(\d{1,2}))?", name):
+        return signal.SIGRTMIN + int(match[1] or 0)
+
+    if match := re.fullmatch(r"SIGRTMAX(?:-(\d{1,2}))?", name):
+        return signal.SIGRTMAX - int(match[1] or 0)
+
+    known = signal.Signals.__members__.get(name)
+    return 0 if known is None else int(known)

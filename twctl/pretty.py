@@ -1,0 +1,153 @@
+"""Jobs and servers as text for people."""
+
+import re
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from teleworkerd.protocol.messages import VERSION, InfoAnswer
+from teleworkerd.protocol.types import JobStatus, Limits, StreamStatus
+from twctl.exit_codes import of_status
+from twctl.render import SECOND, decode, escape, moment
+
+
+SHORT_ID: Final = 12
+COMMAND_WIDTH: Final = 60
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
+_UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"))
+
+
+def status_text(status: JobStatus) -> str:
+    """Return one job in full, a fact a line."""
+    ended = status.ended_at
+    facts: list[tuple[str, str | None]] = [
+        ("id", status.id),
+        ("name", status.name),
+        ("owner", status.owner),
+        ("command", command_line(status)),
+        ("state", _state(status)),
+        ("exit code", None if status.exit_code is None else str(status.exit_code)),
+        ("signal", None if status.signal is None else str(status.signal)),
+        ("error", status.error.message if status.error else None),
+        ("created", moment(status.created_at)),
+        ("started", None if status.started_at is None else moment(status.started_at)),
+        ("ended", None if ended is None else moment(ended)),
+        ("user", status.user),
+        ("pid", None if status.pid is None else str(status.pid)),
+        ("workdir", None if status.workdir is None else decode(status.workdir)),
+        ("timeout", None if status.timeout is None else f"{status.timeout:g} s"),
+        ("labels", ", ".join(f"{k}={v}" for k, v in status.labels.items())),
+        ("limits", _limits(status.limits) or "none"),
+        ("applied", _limits(status.applied)),
+        ("not applied", "; ".join(f"{k}: {v}" for k, v in status.not_applied.items())),
+        ("usage", _usage(status)),
+        ("stdout", _stream(status.stdout)),
+        ("stderr", _stream(status.stderr)),
+    ]
+    return _block(facts)
+
+
+def info_text(info: InfoAnswer) -> str:
+    """Return what the server says about itself, a fact a line."""
+    return _block(
+        [
+            ("version", info.version),
+            ("protocol", str(VERSION)),
+            ("you are", info.name),
+            ("started", moment(info.started_at)),
+            ("cgroups", info.cgroups),
+            ("limits", "; ".join(f"{k}: {v}" for k, v in info.limits.items())),
+            ("jobs", ", ".join(f"{v} {k}" for k, v in info.jobs.items()) or "none"),
+            ("connections", str(info.connections)),
+            ("load", " ".join(f"{value:.2f}" for value in info.load)),
+        ]
+    )
+
+
+def list_text(jobs: Iterable[JobStatus], *, now: int) -> str:
+    """Return a table of jobs; ages count up to *now*, in ns since the epoch."""
+    rows = [("ID", "NAME", "STATE", "EXIT", "AGE", "COMMAND")]
+
+    for job in jobs:
+        code = of_status(job) if job.error is not None else job.exit_code
+        rows.append(
+            (
+                job.id[:SHORT_ID],
+                escape(job.name or "-"),
+                str(job.state),
+                "-" if code is None else str(code),
+                age(max(0, now - job.created_at) // SECOND),
+                _shorten(command_line(job)),
+            )
+        )
+
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def command_line(status: JobStatus) -> str:
+    """Return the command as one could type it, safe to print."""
+    return " ".join(_quote(escape(decode(argument))) for argument in status.command)
+
+
+def age(seconds: int) -> str:
+    """Return a span in its greatest unit: `5s`, `12m`, `3h`, `2d`."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+
+    return f"{seconds}s"
+
+
+def _block(facts: Iterable[tuple[str, str | None]]) -> str:
+    return "\n".join(f"{key + ':':<13}{escape(text)}" for key, text in facts if text)
+
+
+def _quote(argument: str) -> str:
+    if _PLAIN.fullmatch(argument):
+        return argument
+
+    return "'" + argument.replace("'", "'\"'\"'") + "'"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= COMMAND_WIDTH else f"{text[: COMMAND_WIDTH - 1]}…"
+
+
+def _state(status: JobStatus) -> str:
+    if status.state.is_final:
+        return f"{status.state} ({status.reason or 'no reason known'})"
+
+    since = status.started_at or status.created_at
+    return f"{status.state} for {age(max(0, time.time_ns() - since) // SECOND)}"
+
+
+def _limits(limits: Limits) -> str:
+    units = {"mem": " MB", "cpu": "%", "io": "%"}
+    return ", ".join(f"{k} {v}{units[k]}" for k, v in limits.as_dict().items())
+
+
+def _usage(status: JobStatus) -> str:
+    usage = status.usage
+    parts = (
+        None if usage.cpu_seconds is None else f"{usage.cpu_seconds:.2f} s of cpu",
+        _bytes(usage.memory_peak_bytes, "of memory at most"),
+        _bytes(usage.io_read_bytes, "read"),
+        _bytes(usage.io_write_bytes, "written"),
+        None if usage.processes is None else f"{usage.processes} processes",
+        f"{usage.oom_kills} killed for memory" if usage.oom_kills else None,
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def _bytes(size: int | None, what: str) -> str | None:
+    return None if size is None else f"{size} bytes {what}"
+
+
+def _stream(stream: StreamStatus) -> str:
+    text = f"{stream.end} bytes"
+    return f"{text}, from {stream.first_offset} on" if stream.first_offset else text

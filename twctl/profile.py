@@ -1,0 +1,173 @@
+"""Which server to speak to, and with which files: flags, environment, contexts."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+from teleworkerd.protocol.errors import TeleworkerError
+
+
+DEFAULT_PORT: Final = 7443
+
+_HOST_PORT: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::(\d{1,5}))?")
+
+
+class ProfileError(TeleworkerError):
+    """It is not clear where to connect, or with what; the message says what to set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One server and the files with which both sides prove who they are."""
+
+    host: str
+    port: int
+    ca: Path
+    cert: Path
+    key: Path
+
+    @property
+    def address(self) -> str:
+        """`HOST:PORT`, an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The parts of a profile as somebody wrote them; None where nobody did."""
+
+    host: str | None = None
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    @property
+    def missing(self) -> list[str]:
+        """The names that have no value."""
+        return [field.name for field in fields(self) if not getattr(self, field.name)]
+
+    def over(self, other: "Settings") -> "Settings":
+        """Return these, with those of *other* where these have none."""
+        names = [field.name for field in fields(self)]
+        return Settings(
+            **{name: getattr(self, name) or getattr(other, name) for name in names}
+        )
+
+
+def load_profile(
+    flags: Settings,
+    *,
+    context: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Profile:
+    """Return the profile: flags first, then the environment, then the context.
+
+    Raises `ProfileError` when a part is missing or a context cannot be read.
+    """
+    from_environ = {name: environ.get(f"TWCTL_{name.upper()}") for name in _NAMES}
+    settings = flags.over(Settings(**from_environ))
+    context = context or environ.get("TWCTL_CONTEXT") or None
+
+    if context or settings.missing:
+        settings = settings.over(_read_context(config_path(environ), context))
+
+    if settings.missing:
+        raise ProfileError(_say_missing(settings.missing))
+
+    host, port = split_address(settings.host or "")
+    files = (settings.ca, settings.cert, settings.key)
+    ca, cert, key = (Path(file or "").expanduser() for file in files)
+    return Profile(host, port, ca, cert, key)
+
+
+_NAMES: Final = tuple(field.name for field in fields(Settings))
+_THINGS: Final = {
+    "host": "server",
+    "ca": "CA file",
+    "cert": "certificate",
+    "key": "key",
+}
+
+
+def config_path(environ: Mapping[str, str]) -> Path:
+    """Return where the contexts are kept, whether or not the file exists."""
+    home = environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(home).expanduser() / "twctl" / "config.toml"
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Return host and port of `HOST[:PORT]`; an IPv6 address needs brackets."""
+    match = _HOST_PORT.fullmatch(text)
+    port = int(match[3] or DEFAULT_PORT) if match else 0
+
+    if match is None or not 0 < port < 1 << 16:
+        raise ProfileError(
+            f"{text!r} is not HOST:PORT; write an IPv6 address as [::1]:{DEFAULT_PORT}"
+        )
+
+    return match[1] or match[2], port
+
+
+def _say_missing(missing: list[str]) -> str:
+    things = _and([_THINGS[name] for name in missing])
+    flags = _and([f"--{name}" for name in missing])
+    variables = _and([f"TWCTL_{name.upper()}" for name in missing])
+    return (
+        f"no {things} given; use {flags}, set {variables},"
+        " or choose a context with --context"
+    )
+
+
+def _and(words: list[str]) -> str:
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+
+
+def _read_context(path: Path, name: str | None) -> Settings:
+    if not path.exists():
+        if name:
+            raise ProfileError(f"there is no context {name!r}: {path} does not exist")
+
+        return Settings()
+
+    config = _read_toml(path)
+    name = name or _text(config.get("current"), f"{path}: current")
+
+    if name is None:
+        return Settings()
+
+    contexts = config.get("contexts")
+    context = contexts.get(name) if isinstance(contexts, dict) else None
+
+    if not isinstance(context, dict):
+        known = ", ".join(sorted(contexts)) if isinstance(contexts, dict) else ""
+        raise ProfileError(
+            f"there is no context {name!r} in {path}; it has {known or 'none'}"
+        )
+
+    values = {key: _text(context.get(key), f"{path}: {name}.{key}") for key in _NAMES}
+
+    for key in ("ca", "cert", "key"):
+        if (file := values[key]) is not None:
+            values[key] = str(path.parent / Path(file).expanduser())
+
+    return Settings(**values)
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    import tomllib  # noqa: PLC0415 - most calls have no use for it, and it is slow
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ProfileError(f"{path} cannot be read: {error}") from error
+
+
+def _text(value: object, where: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+
+    raise ProfileError(f"{where} is not text but {type(value).__name__}")

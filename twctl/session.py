@@ -1,0 +1,332 @@
+"""One connection to the server and the requests on it, under asyncio."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final, TypeVar, cast
+
+from teleworkerd import __version__
+from teleworkerd.protocol.connection import ClientConnection
+from teleworkerd.protocol.errors import (
+    ConnectionClosed,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RequestError,
+    TeleworkerError,
+    Unavailable,
+)
+from teleworkerd.protocol.messages import (
+    Answer,
+    Cancel,
+    Credit,
+    ErrorAnswer,
+    Goaway,
+    Message,
+    OutputAnswer,
+    OutputChunk,
+    OutputEnd,
+    OutputRequest,
+    Ping,
+    Request,
+    RunRequest,
+    ServerHello,
+)
+from twctl.subscription import Subscription
+from twctl.tls import ConnectionRejected
+
+
+PING_AFTER: Final = 15.0  # seconds of silence; keeps NAT entries alive as well
+LOST_AFTER: Final = 40.0  # seconds of silence, so two pings without an answer
+CLOSE_TIMEOUT: Final = 1.0  # seconds; nothing is lost when the peer stays silent
+BUFFER_SIZE: Final = 256 << 10
+
+AGENT: Final = f"twctl/{__version__}"
+
+A = TypeVar("A", bound=Answer)
+M = TypeVar("M", bound=Message)
+
+
+class Session(asyncio.BufferedProtocol):
+    """A connection, what was asked on it, and whether it still lives.
+
+    Pings are answered and sent by themselves. When the connection ends, every
+    open request fails with `ConnectionClosed`, the reason chained.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._loop = asyncio.get_running_loop()
+        self._connection = ClientConnection(agent=AGENT)
+        self._buffer = memoryview(bytearray(BUFFER_SIZE))
+        self._transport: asyncio.Transport | None = None
+        self._error: TeleworkerError | OSError | None = None
+        self.is_closed = False  # nothing can be asked any more
+        self._numbers: Iterator[int] = itertools.cycle(range(1 << 32))
+        self._answers: dict[int, asyncio.Future[Answer]] = {}
+        self._subscriptions: dict[int, Subscription] = {}
+        self._slots = asyncio.Semaphore(1)  # the hello says how many more
+        self._writable = asyncio.Event()
+        self._heard_at = self.opened_at = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self.greeted: asyncio.Future[ServerHello] = self._loop.create_future()
+        self.alpn: str | None = None
+
+    # For the users of a session
+
+    async def ask(self, request: Request, answer: type[A]) -> A:
+        """Send *request* under a number of its own and return its answer.
+
+        Raises the `RequestError` that the server answers, or `ConnectionClosed`.
+        """
+        number = await self._acquire()
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._answers[number] = future
+
+        try:
+            self._send(replace(request, id=number))
+            await self._writable.wait()
+            received = await future
+        except LocalProtocolError:
+            self._release(number)
+            raise
+        except asyncio.CancelledError:
+            # A half-made job helps nobody, so a run is never cancelled.
+            if not isinstance(request, RunRequest):
+                self._cancel(number)
+
+            raise
+
+        if not isinstance(received, answer):
+            raise ConnectionRejected(
+                f"{self._address}: {request.type} was answered by {received.type}"
+            )
+
+        return received
+
+    async def subscribe(
+        self, request: OutputRequest
+    ) -> tuple[Subscription, Callable[[], None]]:
+        """Open an output request; return its subscription and how to cancel it."""
+        number = await self._acquire()
+        subscription = Subscription(
+            request.stream, lambda size: self._grant(number, size)
+        )
+        opened: asyncio.Future[Answer] = self._loop.create_future()
+        self._answers[number] = opened
+        self._subscriptions[number] = subscription
+
+        try:
+            self._send(replace(request, id=number))
+            answer = await opened
+        except LocalProtocolError:
+            self._release(number)
+            raise
+        except asyncio.CancelledError:
+            self._cancel(number)
+            raise
+
+        if not isinstance(answer, OutputAnswer) or answer.offset != request.offset:
+            self._cancel(number)
+            raise ConnectionRejected(
+                f"{self._address}: output from {request.offset} on was asked for,"
+                f" the answer is {answer}"
+            )
+
+        return subscription, lambda: self._cancel(number)
+
+    def lost(self) -> ConnectionClosed:
+        """Return why nothing can be asked any more, as a new error."""
+        error = self._error
+        cls = ConnectionRejected if _is_final(error) else ConnectionClosed
+        why = error or "the server closed it"
+        closed = cls(f"{self._address}: the connection was lost ({why})")
+        closed.__cause__ = error
+        return closed
+
+    async def close(self) -> None:
+        """End the connection; returns when it is gone, after 1 s at the latest."""
+        self._fail(ConnectionClosed("closed by this client"))
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await asyncio.shield(self._gone)
+
+        self.abort()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._fail(ConnectionClosed("aborted by this client"))
+
+        if self._transport is not None:
+            self._transport.abort()
+
+    # For the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is its own
+        tls = transport.get_extra_info("ssl_object")
+        self.alpn = tls.selected_alpn_protocol() if tls else None
+        self._writable.set()
+        self._timer = self._loop.call_later(PING_AFTER, self._check_alive)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._heard_at = self._loop.time()
+        self._connection.receive_data(self._buffer[:nbytes])
+
+        try:
+            for message in self._connection.events():
+                self._accept(message)
+        except (RemoteProtocolError, RequestError) as error:
+            self._flush()
+            self._fail(error)
+        else:
+            self._flush()
+
+    def eof_received(self) -> None:
+        self._fail(None)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(exc if isinstance(exc, OSError) else None)
+
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    # Inside
+
+    def _accept(self, message: Message) -> None:
+        match message:
+            case OutputChunk(number):
+                self._subscriptions[number].put(message)
+            case OutputEnd(number):
+                self._subscriptions[number].put(message)
+                self._release(number)
+            case OutputAnswer(number):
+                _settle(self._answers.pop(number), message)
+            case ErrorAnswer(code, text, int(number), details):
+                self._refuse(number, RequestError.from_wire(code, text, details))
+            case Answer(number):
+                _settle(self._answers[number], message)
+                self._release(number)
+            case ServerHello(limits=limits):
+                for _ in range(limits.max_requests - 1):
+                    self._slots.release()
+
+                self.greeted.set_result(message)
+            case Goaway(text):
+                self._fail(ConnectionClosed(text))
+            case _:
+                pass
+
+    def _refuse(self, number: int, error: TeleworkerError) -> None:
+        future = self._answers.get(number)
+        subscription = self._subscriptions.get(number)
+        self._release(number)
+
+        if future is not None:
+            _settle(future, error)
+        elif subscription is not None:
+            subscription.put(error)
+
+    async def _acquire(self) -> int:
+        await self._slots.acquire()
+
+        if self.is_closed:
+            self._slots.release()
+            raise self.lost()
+
+        return next(
+            number
+            for number in self._numbers
+            if number not in self._answers and number not in self._subscriptions
+        )
+
+    def _release(self, number: int) -> None:
+        self._answers.pop(number, None)
+        self._subscriptions.pop(number, None)
+        self._slots.release()
+
+    def _cancel(self, number: int) -> None:
+        # The number stays taken until the server has answered.
+        if number in self._answers or number in self._subscriptions:
+            self._send(Cancel(number))
+
+    def _grant(self, number: int, size: int) -> None:
+        if number in self._subscriptions:
+            self._send(Credit(number, size))
+
+    def _send(self, message: Message) -> None:
+        if not self.is_closed:
+            self._connection.send(message)
+            self._flush()
+
+    def _flush(self) -> None:
+        pieces = self._connection.data_to_send()
+
+        if pieces and self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(pieces)
+
+    def _check_alive(self) -> None:
+        silence = self._loop.time() - self._heard_at
+
+        if silence >= LOST_AFTER:
+            self._fail(ConnectionClosed(f"no sign of life for {silence:.0f} s"))
+            self.abort()
+            return
+
+        if silence >= PING_AFTER - 1 and self.greeted.done():
+            self._send(Ping())
+
+        self._timer = self._loop.call_later(PING_AFTER, self._check_alive)
+
+    def _fail(self, error: TeleworkerError | OSError | None) -> None:
+        if self.is_closed:
+            return
+
+        self.is_closed = True
+        self._error = error
+        self._connection.close()
+
+        if self._timer is not None:
+            self._timer.cancel()
+
+        if self._transport is not None:
+            self._transport.close()
+
+        if not self.greeted.done():
+            _settle(self.greeted, self.lost())
+
+        for number in {*self._answers, *self._subscriptions}:
+            self._refuse(number, self.lost())
+
+        self._writable.set()
+
+
+def _is_final(error: BaseException | None) -> bool:
+    if isinstance(error, RequestError):
+        return not isinstance(error, Unavailable)
+
+    return isinstance(error, RemoteProtocolError)
+
+
+def _settle(future: asyncio.Future[M], result: M | TeleworkerError) -> None:
+    if future.done():
+        return
+
+    if isinstance(result, TeleworkerError):
+        future.set_exception(result)
+        future.exception()  # whoever waited for it may be gone
+    else:
+        future.set_result(result)

@@ -1,0 +1,40 @@
+"""What a caller writes as a command, made into the spec that goes to the server."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from teleworkerd.protocol.types import JobSpec, Limits
+
+
+Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+def build_spec(  # noqa: PLR0913 - one parameter for each thing a job can be given
+    argv: Sequence[Argument],
+    *,
+    mem: int | None = None,
+    cpu: int | None = None,
+    io: int | None = None,
+    env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
+    workdir: Argument | None = None,
+    name: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> JobSpec:
+    """Return the spec; text becomes bytes as the file system has it.
+
+    Raises `InvalidRequest` for what no server would take, and `TypeError` for a
+    command that is one string: nothing here splits it, for there is no shell.
+    """
+    if isinstance(argv, str | bytes):
+        raise TypeError("the command is one string; give a list of its arguments")
+
+    return JobSpec(
+        command=tuple(map(os.fsencode, argv)),
+        env={os.fsencode(k): os.fsencode(v) for k, v in (env or {}).items()},
+        workdir=None if workdir is None else os.fsencode(workdir),
+        limits=Limits(mem=mem, cpu=cpu, io=io),
+        name=name,
+        labels=dict(labels or {}),
+        timeout=timeout,
+    )
