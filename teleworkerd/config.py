@@ -1,0 +1,245 @@
+"""What the daemon can be told, by flag, environment and file, and the defaults."""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple, cast
+
+from teleworkerd.protocol.errors import RemoteProtocolError, TeleworkerError
+from teleworkerd.protocol.fields import reader
+from teleworkerd.protocol.messages import MAX_CHUNK
+from teleworkerd.protocol.types import AtMost, Between
+
+
+DEFAULT_FILE: Final = Path("/etc/teleworker/teleworkerd.toml")
+ENVIRONMENT: Final = "TELEWORKERD_"
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("text", "json")
+
+Seconds = Annotated[float, Between(0, 86_400)]
+Accounts = Annotated[Mapping[str, str], AtMost(10_000)]
+
+
+class ConfigError(TeleworkerError):
+    """A setting is wrong; the message says which, where and why."""
+
+
+class Address(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """`[daemon]`: where the daemon lives."""
+
+    listen: str = "127.0.0.1:7443"
+    state_dir: str = "/var/lib/teleworker"
+    certs: str = "/etc/teleworker/certs"
+    log_level: str = "info"
+    log_format: str = "text"
+
+    def __post_init__(self) -> None:
+        parse_address(self.listen)
+        _check_choice("log_level", self.log_level, LOG_LEVELS)
+        _check_choice("log_format", self.log_format, LOG_FORMATS)
+
+
+@dataclass(frozen=True, slots=True)
+class JobsConfig:
+    """`[jobs]`: as whom jobs run and how they end.
+
+    `user` is the Unix account of jobs when the daemon runs as root, `users` maps
+    a certificate's CN to another one. `linger` is how long what a job left
+    behind may go on after its main process, `drain_timeout` how long its pipes
+    are read after that, `timeout_grace` and `shutdown_grace` the time between
+    SIGTERM and SIGKILL.
+    """
+
+    user: str = "nobody"
+    users: Accounts = field(default_factory=dict)
+    linger: Seconds = 0.5
+    drain_timeout: Seconds = 5.0
+    timeout_grace: Seconds = 10.0
+    shutdown_grace: Seconds = 10.0
+
+    def account(self, owner: str) -> str:
+        """Return the Unix account that runs the jobs of *owner*."""
+        return self.users.get(owner, self.user)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConfig:
+    """`[output]`: the memory that output may take, in bytes where not said.
+
+    `window` is kept of each followed stream, `queue_chunks` chunks of `chunk`
+    bytes wait for each reader, `send_buffer` bytes for each connection, in this
+    process and in the kernel each; `pipe` is the kernel's between job and keeper.
+    """
+
+    window: Annotated[int, Between(0, 64 * MIB)] = MIB
+    chunk: Annotated[int, Between(KIB, MAX_CHUNK)] = MAX_CHUNK
+    queue_chunks: Annotated[int, Between(1, 1024)] = 4
+    send_buffer: Annotated[int, Between(16 * KIB, 16 * MIB)] = 512 * KIB
+    pipe: Annotated[int, Between(4 * KIB, 16 * MIB)] = MIB
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """`[server]`: deadlines in seconds and counts of what clients may hold."""
+
+    handshake_timeout: Seconds = 10.0
+    hello_timeout: Seconds = 10.0
+    ping_interval: Seconds = 15.0
+    ping_timeout: Seconds = 45.0
+    close_timeout: Seconds = 5.0
+    half_open: Annotated[int, Between(1, 65_536)] = 512
+    connections: Annotated[int, Between(1, 65_536)] = 4096
+    backlog: Annotated[int, Between(1, 65_536)] = 1024
+
+    def __post_init__(self) -> None:
+        for name in (
+            "handshake_timeout",
+            "hello_timeout",
+            "ping_interval",
+            "ping_timeout",
+            "close_timeout",
+        ):
+            if getattr(self, name) == 0:
+                raise ConfigError(f"{name} must be more than 0 s")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything, by the sections of the file."""
+
+    daemon: DaemonConfig = field(default_factory=DaemonConfig)
+    jobs: JobsConfig = field(default_factory=JobsConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+
+    @property
+    def state_dir(self) -> Path:
+        """The directory of everything that outlives the daemon."""
+        return Path(self.daemon.state_dir)
+
+    @property
+    def jobs_dir(self) -> Path:
+        """The directory that holds one directory for each job."""
+        return self.state_dir / "jobs"
+
+    @property
+    def database(self) -> Path:
+        """The file of `teleworkerd.store`."""
+        return self.state_dir / "jobs.sqlite"
+
+    @property
+    def certs(self) -> Path:
+        """The directory of `ca.pem`, `server.pem` and `server-key.pem`."""
+        return Path(self.daemon.certs)
+
+
+def load(
+    *,
+    path: Path | None,
+    flags: Mapping[str, str],
+    environ: Mapping[str, str] = os.environ,
+) -> Config:
+    """Return the configuration: *flags*, then *environ*, then the file at *path*.
+
+    *flags* are settings of `[daemon]` by name. Without a *path* the one in
+    `TELEWORKERD_CONFIG` or else the default file is read, if it is there.
+    Raises `ConfigError`.
+    """
+    named = path or (
+        Path(environ["TELEWORKERD_CONFIG"]) if "TELEWORKERD_CONFIG" in environ else None
+    )
+    settings = _read_file(named or DEFAULT_FILE, required=named is not None)
+    section = settings.setdefault("daemon", {})
+
+    if isinstance(section, dict):
+        for item in fields(DaemonConfig):
+            variable = ENVIRONMENT + item.name.upper()
+
+            if variable in environ:
+                section[item.name] = environ[variable]
+
+        section.update(flags)
+
+    return parse(settings, source=str(named or DEFAULT_FILE))
+
+
+def parse(settings: Mapping[str, Any], *, source: str = "configuration") -> Config:
+    """Return the configuration that *settings* spell; raises `ConfigError`."""
+    _check_names(settings, Config, source)
+
+    try:
+        return cast("Config", reader(cast("object", Config))(dict(settings), source))
+    except RemoteProtocolError as error:
+        raise ConfigError(str(error)) from None
+
+
+def parse_address(text: str) -> Address:
+    """Return HOST:PORT, an IPv6 host in brackets; raises `ConfigError`."""
+    match = re.fullmatch(
+        r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^:\[\]\s]+))"
+        r":(?P<port>[0-9]{1,5})",
+        text,
+    )
+
+    if match is None or int(match["port"]) > 65_535:
+        raise ConfigError(
+            f"listen address {text!r} is not HOST:PORT, as in 127.0.0.1:7443"
+        )
+
+    return Address(match["v6"] or match["host"], int(match["port"]))
+
+
+def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        if not required:
+            return {}
+
+        raise ConfigError(f"configuration file {path} does not exist") from None
+    except OSError as error:
+        raise ConfigError(
+            f"configuration file {path} cannot be read: {error.strerror}"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path} is not TOML: {error}") from error
+
+
+def _check_names(settings: Mapping[str, Any], cls: type, where: str) -> None:
+    known = {item.name: item.type for item in fields(cls)}
+
+    for name, value in settings.items():
+        if name not in known:
+            raise ConfigError(
+                f"{where}: there is no setting {name!r}; known are {', '.join(known)}"
+            )
+
+        kind = known[name]
+
+        if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, Mapping):
+            _check_names(value, kind, f"{where}: [{name}]")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} {value!r} is none of {', '.join(choices)}")

@@ -1,0 +1,104 @@
+"""The server's end of the channel to the keeper."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from teleworkerd.config import Config
+from teleworkerd.executors.local import LocalExecutor
+from teleworkerd.keeper.channel import Channel
+from teleworkerd.keeper.messages import (
+    FROM_KEEPER,
+    KeptJob,
+    KeptJobs,
+    Ready,
+    Reload,
+    Shutdown,
+    Welcome,
+)
+from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.protocol.messages import Message
+
+
+WELCOME_TIMEOUT: Final = 30.0  # seconds; the keeper is on this machine
+
+
+class KeeperGone(TeleworkerError):
+    """The keeper ended before it said anything."""
+
+
+class KeeperLink:
+    """Makes the executor of the keeper at the other end.
+
+    `executor` is there once `welcome` has returned; `over` is set when the keeper
+    asks for a shutdown, or is gone; `gone` is set then alone. `reloaded`, if
+    somebody sets it, is called with each new configuration.
+    """
+
+    def __init__(self) -> None:
+        self.executor: LocalExecutor
+        self.reloaded: Callable[[Config], None] | None = None
+        self.over = asyncio.Event()
+        self.gone = asyncio.Event()
+        self._kept: list[KeptJob] = []
+        self._welcome: asyncio.Future[Welcome] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._channel = Channel(
+            FROM_KEEPER, received=self._received, closed=self._closed
+        )
+
+    async def welcome(self, sock: socket.socket) -> Welcome:
+        """Connect by *sock*, one end of a pair; return what the keeper says.
+
+        Raises `KeeperGone` when it says nothing.
+        """
+        await self._channel.open(sock)
+
+        try:
+            async with asyncio.timeout(WELCOME_TIMEOUT):
+                return await asyncio.shield(self._welcome)
+        except TimeoutError:
+            raise KeeperGone(
+                f"the keeper said nothing for {WELCOME_TIMEOUT:g} s; see its log"
+            ) from None
+
+    def ready(self) -> None:
+        """Tell the keeper that clients may come."""
+        self._channel.send(Ready())
+
+    def close(self) -> None:
+        """End the connection, and so the keeper's service."""
+        self._channel.close()
+
+    def _received(self, message: Message) -> None:
+        match message:
+            case KeptJobs(jobs):
+                self._kept += jobs
+            case Welcome():
+                # At once: what comes next is for the executor.
+                self.executor = LocalExecutor(
+                    self._channel,
+                    message.config.jobs_dir,
+                    (*self._kept, *message.jobs),
+                )
+                self._welcome.set_result(message)
+            case Reload(config):
+                if self.reloaded is not None:
+                    self.reloaded(config)
+            case Shutdown():
+                self.over.set()
+            case _:
+                self.executor.received(message)
+
+    def _closed(self) -> None:
+        self.gone.set()
+        self.over.set()
+
+        if self._welcome.done():
+            self.executor.disconnected()
+        else:
+            self._welcome.set_exception(KeeperGone("the keeper is gone"))
+            # Who waited may have given up.
+            self._welcome.exception()

@@ -1,0 +1,74 @@
+"""A job's directory: its spec, its spools with their index, its exit record.
+
+What stands here is the truth about a job; all else can be rebuilt from it.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+from teleworkerd.execution import ExitRecord
+from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.protocol.fields import dump, reader
+from teleworkerd.protocol.types import Stream
+
+
+_READ_EXIT: Final = reader(cast("object", ExitRecord))
+
+
+def write_by_rename(path: Path, data: bytes) -> None:
+    """Put *data* at *path*, so that a reader finds all of it or the old file."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(data)
+    temporary.rename(path)
+
+
+@dataclass(frozen=True, slots=True)
+class JobDirectory:
+    """The files of one job below *path*."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        """What was asked for, as a `Launch` message; written before the start."""
+        return self.path / "spec"
+
+    @property
+    def index(self) -> Path:
+        """The records of `teleworkerd.output.index`."""
+        return self.path / "index"
+
+    @property
+    def exit(self) -> Path:
+        """The exit record as JSON; there once the job is over."""
+        return self.path / "exit"
+
+    def spool(self, stream: Stream) -> Path:
+        """The plain bytes of *stream*."""
+        return self.path / stream
+
+    def create(self) -> None:
+        """Make the directory, for the daemon's eyes only."""
+        self.path.mkdir(mode=0o700)
+
+    def write_exit(self, record: ExitRecord) -> None:
+        """Write the exit record, by rename."""
+        write_by_rename(self.exit, json.dumps(dump(record)).encode())
+
+    def read_exit(self) -> ExitRecord | None:
+        """Return the exit record; None when there is none that can be read."""
+        try:
+            value = json.loads(self.exit.read_bytes())
+            return cast("ExitRecord", _READ_EXIT(value, str(self.exit)))
+        except (OSError, ValueError, TeleworkerError):
+            return None
+
+
+def open_new(path: Path, flags: int = 0) -> int:
+    """Return a descriptor that writes the new file at *path*, mode 0600."""
+    return os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | flags, 0o600
+    )

@@ -1,0 +1,337 @@
+"""All jobs of this daemon: started, found, listed, stopped; each by its owner."""
+
+import asyncio
+import errno
+import hashlib
+import logging
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from teleworkerd.config import Config
+from teleworkerd.execution import LaunchError
+from teleworkerd.executors.base import Executor
+from teleworkerd.jobdir import JobDirectory
+from teleworkerd.jobs.job import Job
+from teleworkerd.output.fanout import Fanout
+from teleworkerd.output.history import OutputHistory
+from teleworkerd.protocol.codec import dump_record
+from teleworkerd.protocol.errors import (
+    AmbiguousJob,
+    JobNotFound,
+    LaunchFailed,
+    LimitRejected,
+    NameTaken,
+    RequestConflict,
+    Unavailable,
+)
+from teleworkerd.protocol.types import (
+    JobSpec,
+    JobState,
+    JobStatus,
+    LaunchFailure,
+    LaunchStage,
+    Reason,
+    Stream,
+)
+from teleworkerd.store import JobRecord, JobStore, StoreError
+
+
+log = logging.getLogger(__name__)
+
+MIN_PREFIX: Final = 4  # characters of an id that may stand for it
+_SHOWN: Final = 8  # jobs that an ambiguous prefix names
+
+
+class JobManager:
+    """Owns every job; to each owner the jobs of others do not exist.
+
+    Call `load` once, before anything else.
+    """
+
+    def __init__(
+        self,
+        *,
+        executor: Executor,
+        store: JobStore,
+        config: Config,
+        now: Callable[[], int] = time.time_ns,
+        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
+    ) -> None:
+        self._executor = executor
+        self._store = store
+        self._config = config
+        self._now = now
+        self._new_id = new_id
+        self._jobs: dict[str, Job] = {}
+        self._by_owner: defaultdict[str, dict[str, Job]] = defaultdict(dict)
+        self._by_request: dict[tuple[str, str], tuple[str, bytes]] = {}
+        self._runs: dict[tuple[str, str], asyncio.Task[Job]] = {}
+        self._is_closing = False
+
+    async def load(self) -> None:
+        """Take over the jobs of earlier servers; raises `StoreError`."""
+        for record in await self._store.load():
+            job = self._add(record)
+            self._restore_output(job)
+
+            if not job.is_over:
+                job.attached(self._executor.attach(job.id, job))
+
+    async def run(
+        self, spec: JobSpec, *, owner: str, request_id: str
+    ) -> tuple[Job, bool]:
+        """Start a job, or find the one that the same request started before.
+
+        Returns the job, once its command runs, and whether it is new. Goes on
+        when the caller is cancelled. Raises `LaunchFailed`, `LimitRejected`,
+        `NameTaken`, `RequestConflict`, `Unavailable`.
+        """
+        key = (owner, request_id)
+        digest = hashlib.sha256(dump_record(spec)).digest()
+        known = self._by_request.get(key)
+
+        if known is not None and known[1] != digest:
+            raise RequestConflict(
+                f"request id {request_id!r} was used for another command;"
+                " make a new one for each job",
+                {"job": known[0]},
+            )
+
+        if known is None:
+            self._check_new(spec, owner)
+            job = self._create(spec, owner=owner, request_id=request_id, digest=digest)
+            task = asyncio.create_task(self._start(job, spec))
+            self._runs[key] = task
+            task.add_done_callback(lambda _: self._runs.pop(key))
+            # The caller may have gone; the record tells how it went.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+        if (started := self._runs.get(key)) is not None:
+            return await asyncio.shield(started), known is None
+
+        job = self._jobs[self._by_request[key][0]]
+
+        if (failure := job.status.error) is not None:
+            raise self._refusal(job, LaunchError(failure))
+
+        return job, False
+
+    def get(self, ref: str, *, owner: str) -> Job:
+        """Return the owner's job with the id, the name or the prefix *ref*.
+
+        Of several jobs with one name it is the newest. Raises `JobNotFound`,
+        `AmbiguousJob`.
+        """
+        job = self._jobs.get(ref.lower())
+
+        if job is not None and job.owner == owner:
+            return job
+
+        own = list(self._newest_first(owner))
+
+        if named := next((job for job in own if job.name == ref), None):
+            return named
+
+        fits = [
+            job
+            for job in own
+            if len(ref) >= MIN_PREFIX and job.id.startswith(ref.lower())
+        ]
+
+        if not fits:
+            raise JobNotFound(f"there is no job {ref!r}; see 'twctl list -a'")
+
+        if len(fits) > 1:
+            ids = [job.id for job in fits[:_SHOWN]]
+            raise AmbiguousJob(
+                f"{ref!r} fits {len(fits)} jobs: {', '.join(ids)}; give more of the id",
+                {"jobs": ids},
+            )
+
+        return fits[0]
+
+    def list(
+        self,
+        *,
+        owner: str,
+        states: tuple[JobState, ...] = (),
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        before: str | None = None,
+    ) -> Iterator[JobStatus]:
+        """Yield the owner's jobs that fit, newest first, from after *before*."""
+        skipping = before is not None
+
+        for job in self._newest_first(owner):
+            if skipping:
+                skipping = job.id != before
+                continue
+
+            status = job.status
+
+            if states and status.state not in states:
+                continue
+
+            if name is not None and status.name != name:
+                continue
+
+            if (labels or {}).items() <= status.labels.items():
+                yield status
+
+    def signal(self, job: Job, number: int, *, tree: bool) -> None:
+        """Send a signal to a job that has not ended."""
+        if number == 9:
+            job.stop_requested()
+
+        job.act(lambda execution: execution.signal(number, tree=tree))
+
+    def stop(
+        self, job: Job, *, grace: float | None, reason: Reason = Reason.KILLED
+    ) -> None:
+        """Begin to end a job that has not ended: SIGTERM, *grace*, SIGKILL."""
+        job.stop_requested()
+
+        job.act(lambda execution: execution.stop(grace=grace, reason=reason))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs are in each state."""
+        counts = dict.fromkeys(map(str, JobState), 0)
+
+        for job in self._jobs.values():
+            counts[job.status.state] += 1
+
+        return counts
+
+    async def shut_down(self) -> None:
+        """Take no more jobs, end those that run, and write what is known."""
+        self._is_closing = True
+
+        if self._runs:
+            await asyncio.wait(list(self._runs.values()))
+
+        running = [job for job in self._jobs.values() if not job.is_over]
+
+        for job in running:
+            self.stop(
+                job, grace=self._config.jobs.shutdown_grace, reason=Reason.SHUTDOWN
+            )
+
+        for job in running:
+            await job.wait()
+
+    async def settle(self) -> None:
+        """Note how the jobs ended whose executor is gone for good."""
+        if self._runs:
+            await asyncio.wait(list(self._runs.values()))
+
+        for job in self._jobs.values():
+            if not job.is_over:
+                self._executor.attach(job.id, job)
+
+    async def _start(self, job: Job, spec: JobSpec) -> Job:
+        try:
+            # Before the launch: whatever happens then, the job is known.
+            await self._store.save(job.record)
+            job.attached(await self._executor.start(job.identity, spec, job))
+        except LaunchError as error:
+            job.launch_failed(error.failure, ended_at=self._now())
+            raise self._refusal(job, error) from error
+        except (StoreError, Unavailable) as error:
+            failure = LaunchFailure(LaunchStage.SPOOL, errno.EIO, str(error))
+            job.launch_failed(failure, ended_at=self._now())
+            raise Unavailable(
+                f"the job could not be started: {error}", {"job": job.id}
+            ) from error
+
+        return job
+
+    def _check_new(self, spec: JobSpec, owner: str) -> None:
+        if self._is_closing:
+            raise Unavailable("the server is shutting down", {"retry_after": 5})
+
+        for job in self._newest_first(owner) if spec.name else ():
+            if job.name == spec.name and not job.is_over:
+                raise NameTaken(
+                    f"job {job.id} already has the name {spec.name!r} and has not"
+                    " ended; choose another name or stop that job",
+                    {"job": job.id},
+                )
+
+    def _create(
+        self, spec: JobSpec, *, owner: str, request_id: str, digest: bytes
+    ) -> Job:
+        job_id = str(self._new_id())
+
+        while job_id in self._jobs:
+            job_id = str(self._new_id())
+
+        status = JobStatus(
+            id=job_id,
+            owner=owner,
+            command=spec.command,
+            state=JobState.STARTING,
+            created_at=self._now(),
+            limits=spec.limits,
+            name=spec.name,
+            labels=spec.labels,
+            workdir=spec.workdir,
+            timeout=spec.timeout,
+        )
+        log.info("job %s of %s: run %s", job_id, owner, list(spec.command))
+        return self._add(JobRecord(request_id, digest, status))
+
+    def _add(self, record: JobRecord) -> Job:
+        status = record.status
+        directory = JobDirectory(self._config.jobs_dir / status.id)
+        limits = self._config.output
+        output = {
+            stream: Fanout(
+                OutputHistory(
+                    directory.spool(stream), window=limits.window, chunk=limits.chunk
+                ),
+                chunk=limits.chunk,
+                queue_chunks=limits.queue_chunks,
+            )
+            for stream in Stream
+        }
+        job = Job(record, output, changed=lambda job: self._store.save_soon(job.record))
+        self._jobs[job.id] = job
+        self._by_owner[job.owner][job.id] = job
+        key = (status.owner, record.request_id)
+        self._by_request[key] = (job.id, record.spec_digest)
+        return job
+
+    def _restore_output(self, job: Job) -> None:
+        # A failed launch has no spools; those of a lost job may go on after
+        # what was last told of them.
+        directory = JobDirectory(self._config.jobs_dir / job.id)
+        sizes = []
+
+        for stream in (Stream.STDOUT, Stream.STDERR):
+            try:
+                sizes.append(directory.spool(stream).stat().st_size)
+            except OSError:
+                sizes.append(0)
+
+        job.output_grown(*sizes)
+
+    def _newest_first(self, owner: str) -> Iterator[Job]:
+        return reversed(self._by_owner[owner].values())
+
+    @staticmethod
+    def _refusal(job: Job, error: LaunchError) -> LaunchFailed | LimitRejected:
+        failure: LaunchFailure = error.failure
+
+        if error.limit is not None:
+            return LimitRejected(failure.message, {"job": job.id, "limit": error.limit})
+
+        if failure.stage is LaunchStage.CGROUP:
+            return LimitRejected(failure.message, {"job": job.id})
+
+        return LaunchFailed(
+            failure.message,
+            {"job": job.id, "stage": failure.stage, "errno": failure.errno},
+        )

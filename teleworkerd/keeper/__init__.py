@@ -1,0 +1,1 @@
+"""The keeper: the small process that launches, feeds and buries jobs."""

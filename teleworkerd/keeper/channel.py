@@ -1,0 +1,87 @@
+"""One end of the socket pair between server and keeper."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Self, cast
+
+from teleworkerd.protocol.codec import Registry, decode, encode
+from teleworkerd.protocol.errors import RemoteProtocolError
+from teleworkerd.protocol.framing import FrameDecoder
+from teleworkerd.protocol.messages import Message
+
+
+log = logging.getLogger(__name__)
+
+
+class Channel(asyncio.Protocol):
+    """Sends messages, and hands on those that come in, in order.
+
+    *received* is called with each message, *writable* when the peer has caught
+    up after `is_congested` was true, *closed* once, at the end, whoever ended
+    it. What is sent is never dropped: the sender looks at `is_congested` and
+    holds back what can wait.
+    """
+
+    def __init__(
+        self,
+        incoming: Registry,
+        *,
+        received: Callable[[Message], None],
+        closed: Callable[[], None],
+        writable: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.is_congested = False
+        self._incoming = incoming
+        self._received = received
+        self._closed = closed
+        self._writable = writable
+        self._decoder = FrameDecoder()
+        self._transport: asyncio.Transport | None = None
+
+    async def open(self, sock: socket.socket) -> Self:
+        """Take over *sock*, one end of a pair, on the running loop."""
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self, sock=sock)
+        return self
+
+    def send(self, message: Message) -> None:
+        """Send *message*; after the end it goes nowhere."""
+        if self._transport is not None:
+            self._transport.writelines(encode(message))
+
+    def close(self) -> None:
+        """Write what waits, then end."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note the transport; called by the loop."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Cut *data* into messages; called by the loop."""
+        self._decoder.feed(data)
+
+        try:
+            while (frame := self._decoder.next_frame()) is not None:
+                self._received(decode(frame, self._incoming))
+        except RemoteProtocolError:
+            log.exception("the channel between server and keeper is broken")
+            cast("asyncio.Transport", self._transport).abort()
+
+    def pause_writing(self) -> None:
+        """Note that the peer is slow; called by the loop."""
+        self.is_congested = True
+
+    def resume_writing(self) -> None:
+        """Note that the peer has caught up; called by the loop."""
+        self.is_congested = False
+        self._writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end; called by the loop."""
+        log.debug("the channel is closed: %s", exc)
+        self._transport = None
+        self._closed()

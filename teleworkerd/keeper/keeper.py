@@ -1,0 +1,299 @@
+"""The keeper: carries out what the server asks, and keeps all jobs."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from teleworkerd.cgroups.base import CgroupDriver, CgroupError, JobCgroup
+from teleworkerd.config import Config
+from teleworkerd.execution import LaunchError
+from teleworkerd.keeper.channel import Channel
+from teleworkerd.keeper.ending import (
+    KILL_TIMEOUT,
+    REMOVE_TIMEOUT,
+    end_tree,
+    remove_groups,
+)
+from teleworkerd.keeper.job import RunningJob
+from teleworkerd.keeper.launch import PR_SET_CHILD_SUBREAPER, prctl
+from teleworkerd.keeper.messages import (
+    FROM_SERVER,
+    MAX_KEPT,
+    JobExited,
+    JobFailed,
+    JobLaunched,
+    KeptJobs,
+    Launch,
+    OutputGrown,
+    Ready,
+    Reload,
+    Shutdown,
+    SignalJob,
+    StopJob,
+    Welcome,
+)
+from teleworkerd.protocol.messages import Message
+from teleworkerd.protocol.types import Reason
+
+
+log = logging.getLogger(__name__)
+
+_OPEN_FILES: Final = 1 << 20  # what the keeper wants for itself, if it may
+
+
+class Keeper:
+    """Launches jobs, moves their output, ends their trees, reports to the server.
+
+    One server at a time is connected; while there is none, jobs go on, and the
+    next one is told about them. `ready` and `disconnected` are set when the server
+    is that.
+    """
+
+    def __init__(self, config: Config, driver: CgroupDriver) -> None:
+        self.ready = asyncio.Event()
+        self.disconnected = asyncio.Event()
+        self._config = config
+        self._driver = driver
+        self._jobs: dict[str, RunningJob] = {}
+        self._grown: set[RunningJob] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._launching = 0
+        self._settled = asyncio.Event()  # no launch is under way
+        self._settled.set()
+        self._channel: Channel | None = None
+        self._open_files = _raise_open_files()
+        self._children: set[int] = set()
+
+    def adopt_orphans(self) -> None:
+        """Become the parent of what jobs leave behind, and reap it."""
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, self._reap_orphans)
+
+    @contextmanager
+    def launching(self) -> Iterator[None]:
+        """Reap nothing meanwhile: a new child's pid is not known yet."""
+        self._launching += 1
+        self._settled.clear()
+
+        try:
+            yield
+        finally:
+            self._launch_settled()
+
+    def keep_child(self, pid: int) -> None:
+        """Note that *pid* is a process that somebody here waits for."""
+        self._children.add(pid)
+
+    def forget_child(self, pid: int) -> None:
+        """Note that *pid* has been waited for."""
+        self._children.discard(pid)
+        self._reap_orphans()
+
+    async def clear_leftovers(self) -> None:
+        """End what an earlier keeper left running, and remove its groups."""
+        for path in sorted(self._config.jobs_dir.iterdir()):
+            try:
+                cgroup = self._driver.leftover(path.name)
+            except CgroupError:
+                continue  # no job's: lost+found, and the like
+
+            if cgroup is not None:
+                log.warning("job %s outlived its keeper: ended", path.name)
+                await _bury(cgroup)
+
+    async def connect(self, sock: socket.socket) -> Channel:
+        """Serve the server at the other end of *sock*.
+
+        Waits until the one before is gone, and what it asked for has begun.
+        """
+        if self._channel is not None:
+            await self.disconnected.wait()
+
+        # Or the new one would hear of jobs that it was not told of.
+        await self._settled.wait()
+        self.ready.clear()
+        self.disconnected.clear()
+        channel = Channel(
+            FROM_SERVER,
+            received=self._received,
+            closed=self._disconnected,
+            writable=self._tell_growth,
+        )
+        await channel.open(sock)
+        self._grown.clear()
+        self._channel = channel
+        jobs = [kept for job in self._jobs.values() if (kept := job.kept)]
+
+        while len(jobs) > MAX_KEPT:
+            channel.send(KeptJobs(tuple(jobs[:MAX_KEPT])))
+            del jobs[:MAX_KEPT]
+
+        channel.send(
+            Welcome(
+                config=self._config,
+                cgroups=self._driver.name,
+                limits={
+                    name: reason or "yes"
+                    for name, reason in self._driver.supports.items()
+                },
+                jobs=tuple(jobs),
+            )
+        )
+        return channel
+
+    def configure(self, config: Config) -> None:
+        """Use *config* for what begins from now on, and have the server do so."""
+        self._config = config
+        self._tell(Reload(config))
+
+    def ask_shutdown(self) -> bool:
+        """Ask the server to end all jobs and itself; false when there is none."""
+        if self._channel is None:
+            return False
+
+        self._channel.send(Shutdown())
+        return True
+
+    async def close(self) -> None:
+        """End what still runs, and take down the groups."""
+        for job in self._jobs.values():
+            job.stop(grace=0, reason=Reason.SHUTDOWN)
+
+        if self._tasks:
+            limit = KILL_TIMEOUT + self._config.jobs.drain_timeout + REMOVE_TIMEOUT
+            _, late = await asyncio.wait(self._tasks, timeout=limit)
+
+            # A full disk has no room for their exit records: they will be lost.
+            for task in late:
+                task.cancel()
+
+            await asyncio.gather(*late, return_exceptions=True)
+
+        if self._channel is not None:
+            self._channel.close()
+
+        self._driver.close()
+
+    def _received(self, message: Message) -> None:
+        match message:
+            case Launch():
+                self._launch(message)
+            case SignalJob(job_id, number, tree):
+                if job := self._jobs.get(job_id):
+                    job.signal(number, tree=tree)
+            case StopJob(job_id, reason, grace):
+                if job := self._jobs.get(job_id):
+                    job.stop(grace=grace, reason=reason)
+            case Ready():
+                self.ready.set()
+            case _:
+                raise AssertionError(message)
+
+    def _launch(self, order: Launch) -> None:
+        job = RunningJob(
+            order,
+            config=self._config,
+            driver=self._driver,
+            open_files=self._open_files,
+            grown=self._job_grown,
+        )
+        self._jobs[job.id] = job
+        self._launching += 1
+        self._settled.clear()
+        task = asyncio.create_task(self._keep(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _keep(self, job: RunningJob) -> None:
+        try:
+            launched = await job.start()
+            self._children.add(launched.pid)
+        except LaunchError as error:
+            del self._jobs[job.id]
+            self._tell(JobFailed(job.id, error.failure, error.limit))
+            return
+        finally:
+            self._launch_settled()
+
+        self._tell(JobLaunched(job.id, launched))
+        record = await job.finish()
+        self.forget_child(launched.pid)
+        del self._jobs[job.id]
+        self._grown.discard(job)
+        self._tell(JobExited(job.id, record))
+
+    def _launch_settled(self) -> None:
+        self._launching -= 1
+
+        if not self._launching:
+            self._settled.set()
+            self._reap_orphans()
+
+    def _tell(self, message: Message) -> None:
+        if self._channel is not None:
+            self._channel.send(message)
+
+    def _job_grown(self, job: RunningJob) -> None:
+        if not self._grown:
+            asyncio.get_running_loop().call_soon(self._tell_growth)
+
+        self._grown.add(job)
+
+    def _tell_growth(self) -> None:
+        # A slow server is told later, of all growth at once.
+        if self._channel is None or self._channel.is_congested:
+            return
+
+        jobs, self._grown = self._grown, set()
+
+        for job in jobs:
+            self._channel.send(OutputGrown(job.id, *job.sizes))
+
+    def _disconnected(self) -> None:
+        self._channel = None
+        self.disconnected.set()
+
+    def _reap_orphans(self) -> None:
+        # While a launch is under way the next child may be the job itself.
+        while not self._launching:
+            try:
+                child = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+
+            if child is None or child.si_pid in self._children:
+                return
+
+            os.waitpid(child.si_pid, os.WNOHANG)
+
+
+async def _bury(cgroup: JobCgroup) -> None:
+    await end_tree(cgroup, linger=0)
+    await remove_groups(cgroup)
+
+
+def use_pidfds() -> None:
+    """Let asyncio wait for children by pidfd: no thread each, no signal races."""
+    # Later versions do so by themselves, and deprecate the call.
+    if sys.version_info < (3, 12):
+        policy = asyncio.get_event_loop_policy()
+        policy.set_child_watcher(asyncio.PidfdChildWatcher())
+
+
+def _raise_open_files() -> tuple[int, int]:
+    """Raise our limit of descriptors; return the old one, which jobs get."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = hard if hard != resource.RLIM_INFINITY else _OPEN_FILES
+
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+    return soft, hard

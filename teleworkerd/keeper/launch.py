@@ -1,0 +1,204 @@
+"""From a spec to a running process: what happens between fork and exec, and why not."""
+
+import asyncio
+import ctypes
+import errno
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from teleworkerd.execution import LaunchError
+from teleworkerd.keeper.account import Account
+from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage
+
+
+PR_SET_CHILD_SUBREAPER: Final = 36
+PR_SET_NO_NEW_PRIVS: Final = 38
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_STATUS_BYTES: Final = 64
+_SHOWN: Final = 256  # characters of a name that a message repeats
+
+
+def prctl(option: int, value: int) -> None:
+    """Call prctl(2); raises `OSError`."""
+    if _LIBC.prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """Everything a launch needs, so that only system calls are left to do.
+
+    *procs* are open `cgroup.procs`, *stdout* and *stderr* the write ends of the
+    job's pipes; the caller closes them all. *account* None keeps ours.
+    *open_files* is the limit of descriptors that the job gets, soft and hard.
+    """
+
+    spec: JobSpec
+    env: dict[bytes, bytes]
+    account: Account
+    change_account: bool
+    procs: Sequence[int]
+    stdout: int
+    stderr: int
+    open_files: tuple[int, int]
+
+
+class LaunchHook:
+    """Runs in the new process between fork and exec; reports where it failed."""
+
+    def __init__(self, plan: LaunchPlan, report: int) -> None:
+        self._plan = plan
+        self._report = report
+        self._ignored = [
+            number
+            for number in signal.valid_signals()
+            if signal.getsignal(number) is signal.SIG_IGN
+        ]
+
+    def __call__(self) -> None:
+        """Join the cgroups, become the account, forget what we inherited."""
+        stage = LaunchStage.CGROUP
+
+        try:
+            for fd in self._plan.procs:
+                os.write(fd, b"0")  # "0" is whoever writes
+
+            stage = LaunchStage.USER
+            self._become()
+            stage = LaunchStage.WORKDIR
+            self._enter_workdir()
+            stage = LaunchStage.EXEC
+            self._reset_signals()
+        except OSError as error:
+            os.write(self._report, f"{stage} {error.errno}".encode())
+            raise
+
+    def _become(self) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._plan.open_files)
+        os.umask(0o022)
+
+        if self._plan.change_account:
+            account = self._plan.account
+
+            # Or the job could not open /dev/stdout: a pipe, too, has an owner.
+            for fd in (self._plan.stdout, self._plan.stderr):
+                os.fchown(fd, account.uid, account.gid)
+
+            os.setgroups(account.groups)
+            os.setresgid(account.gid, account.gid, account.gid)
+            os.setresuid(account.uid, account.uid, account.uid)
+
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+    def _enter_workdir(self) -> None:
+        # After the change of account, whose permissions count.
+        if self._plan.spec.workdir is not None:
+            os.chdir(self._plan.spec.workdir)
+            return
+
+        try:
+            os.chdir(self._plan.account.home)
+        except OSError:
+            os.chdir("/")
+
+    def _reset_signals(self) -> None:
+        for number in self._ignored:
+            signal.signal(number, signal.SIG_DFL)
+
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+async def launch(plan: LaunchPlan) -> asyncio.subprocess.Process:
+    """Start the command of *plan*; it runs when this returns.
+
+    Raises `LaunchError` with the stage that failed.
+    """
+    try:
+        listen, report = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise LaunchError(_explain_exec(plan, error)) from error
+
+    try:
+        return await asyncio.create_subprocess_exec(
+            *plan.spec.command,
+            stdin=subprocess.DEVNULL,
+            stdout=plan.stdout,
+            stderr=plan.stderr,
+            env=plan.env,
+            start_new_session=True,
+            preexec_fn=LaunchHook(plan, report),
+        )
+    except subprocess.SubprocessError:
+        raise LaunchError(_explain_hook(plan, _read_report(listen))) from None
+    except OSError as error:
+        raise LaunchError(_explain_exec(plan, error)) from error
+    finally:
+        os.close(listen)
+        os.close(report)
+
+
+def _read_report(fd: int) -> tuple[LaunchStage, int]:
+    try:
+        stage, number = os.read(fd, _STATUS_BYTES).decode().split()
+    except (BlockingIOError, ValueError):
+        return LaunchStage.FORK, errno.ECHILD
+
+    return LaunchStage(stage), int(number)
+
+
+def _explain_hook(plan: LaunchPlan, report: tuple[LaunchStage, int]) -> LaunchFailure:
+    stage, number = report
+    why = os.strerror(number)
+
+    match stage:
+        case LaunchStage.CGROUP:
+            message = f"the job's cgroup could not be joined: {why}"
+        case LaunchStage.USER:
+            message = f"cannot become user {plan.account.name}: {why}"
+        case LaunchStage.WORKDIR:
+            workdir = _show(plan.spec.workdir or b"/")
+            message = f"workdir {workdir} cannot be entered: {why}"
+        case _:
+            message = f"the process ended before the command ran: {why}"
+
+    return LaunchFailure(stage, number, message)
+
+
+def _explain_exec(plan: LaunchPlan, error: OSError) -> LaunchFailure:
+    number = error.errno or errno.EIO
+
+    if error.filename is None:
+        return LaunchFailure(
+            LaunchStage.FORK, number, f"no process could be made: {os.strerror(number)}"
+        )
+
+    program = os.fsdecode(plan.spec.command[0])
+    has_path = "/" in program
+
+    if number == errno.ENOENT and not has_path:
+        why = f"command not found in PATH {_show(plan.env.get(b'PATH', b''))}"
+    elif number == errno.ENOENT and program.startswith("/") and os.path.exists(program):  # noqa: PTH110  bytes-safe
+        why = "it exists, but its interpreter does not"
+    elif number == errno.EACCES and has_path and os.path.isdir(program):  # noqa: PTH112  bytes-safe
+        why = "it is a directory"
+    elif number == errno.EACCES:
+        why = f"user {plan.account.name} may not execute it"
+    elif number == errno.ENOEXEC:
+        why = "it is no program of this machine, nor a script that begins with #!"
+    else:
+        why = os.strerror(number)
+
+    name = _show(plan.spec.command[0])
+    return LaunchFailure(LaunchStage.EXEC, number, f"cannot run {name}: {why}")
+
+
+def _show(name: bytes) -> str:
+    text = os.fsdecode(name)
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}…"

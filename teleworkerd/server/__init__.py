@@ -1,0 +1,1 @@
+"""The server process: TLS, protocol and policy in front of the jobs."""

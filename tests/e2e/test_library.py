@@ -1,0 +1,89 @@
+"""The library of CLI.md's last section, on both event loops."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+import twctl
+from teleworkerd.protocol.errors import JobNotFound, LimitRejected, RequestError
+from teleworkerd.protocol.types import JobState, Reason
+from tests.e2e.daemon import Daemon
+from tests.e2e.pki import Certificates
+
+
+def connect(
+    daemon: Daemon, certs: Certificates, name: str
+) -> AbstractAsyncContextManager[twctl.Client]:
+    """Connect as *name*."""
+    identity = certs.of(name)
+    return twctl.connect(
+        daemon.address,
+        ca=str(certs.ca),
+        cert=str(identity.cert),
+        key=str(identity.key),
+    )
+
+
+@pytest.fixture
+async def client(daemon: Daemon, certs: Certificates) -> AsyncIterator[twctl.Client]:
+    """A connection as alice."""
+    async with connect(daemon, certs, "alice") as connected:
+        yield connected
+
+
+async def test_run_read_and_wait(client: twctl.Client) -> None:
+    """A job is started, read to its end and waited for, as in CLI.md."""
+    job = await client.run(["sh", "-c", "seq 1 30000; exit 4"], mem=64)
+
+    data = b"".join([chunk.data async for chunk in job.output()])
+
+    status = await job.wait()
+    assert data == b"".join(b"%d\n" % number for number in range(1, 30_001))
+    assert (status.exit_code, status.state) == (4, JobState.FINISHED)
+    assert status.limits.mem == 64
+
+
+async def test_chunks_are_contiguous(client: twctl.Client) -> None:
+    """Each chunk says where it starts: where the one before it has ended."""
+    job = await client.run(["seq", "1", "200000"])
+    end = 0
+
+    async for chunk in job.output():
+        assert chunk.offset == end
+        end += len(chunk.data)
+
+    assert end == 1_288_895
+    await job.wait()
+
+
+async def test_kill(client: twctl.Client) -> None:
+    """A job can be killed, and says by what it ended."""
+    job = await client.run(["sleep", "1000"])
+
+    await job.kill()
+
+    status = await job.wait()
+    assert (status.exit_code, status.reason) == (137, Reason.KILLED)
+
+
+async def test_two_people(
+    client: twctl.Client, daemon: Daemon, certs: Certificates
+) -> None:
+    """Somebody else's job is not found."""
+    job = await client.run(["true"])
+
+    async with connect(daemon, certs, "bob") as other:
+        with pytest.raises(JobNotFound):
+            await other.job(job.id).status()
+
+    await job.wait()
+
+
+async def test_refused_limit(client: twctl.Client) -> None:
+    """A limit that is out of range is refused before anything starts."""
+    with pytest.raises(RequestError) as refused:
+        await client.run(["true"], cpu=101)
+
+    assert "cpu" in str(refused.value)
+    assert not isinstance(refused.value, LimitRejected)

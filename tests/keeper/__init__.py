@@ -1,0 +1,1 @@
+"""The keeper, alone and as a process."""

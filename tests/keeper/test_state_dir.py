@@ -1,0 +1,89 @@
+"""One daemon for each state directory, and what others find in it."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from teleworkerd.config import Config, ConfigError, DaemonConfig
+from teleworkerd.keeper import state_dir
+from teleworkerd.keeper.state_dir import StateDirectory
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A directory that does not exist yet, nor the one above it."""
+    return Config(DaemonConfig(state_dir=str(tmp_path / "above" / "state")))
+
+
+def test_made_private(config: Config) -> None:
+    """It is made with what is above it, for the daemon alone."""
+    StateDirectory(config)
+
+    assert config.jobs_dir.is_dir()
+    assert config.state_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_second(config: Config) -> None:
+    """A second daemon is refused, and takes nothing from the first."""
+    first = StateDirectory(config)
+    first.write_address("127.0.0.1:1")
+
+    with pytest.raises(ConfigError, match="belongs to a running teleworkerd"):
+        StateDirectory(config)
+
+    assert first.address.read_text() == "127.0.0.1:1\n"
+
+
+def test_lock_is_not_inherited(config: Config) -> None:
+    """A job that outlives the daemon does not keep the next one from starting."""
+    directory = StateDirectory(config)
+
+    assert not os.get_inheritable(directory._lock)
+
+
+def test_address_of_a_killed_daemon(config: Config) -> None:
+    """What a killed daemon left does not speak of the new one."""
+    (config.state_dir).mkdir(parents=True)
+    (config.state_dir / "address").write_text("127.0.0.1:1\n")
+
+    assert not StateDirectory(config).address.exists()
+
+
+def test_file_in_its_place(config: Config, tmp_path: Path) -> None:
+    """A path that is no directory is named, with the flag to change it."""
+    (tmp_path / "above").touch()
+
+    with pytest.raises(ConfigError, match=r"above/state cannot be used: .*--state-dir"):
+        StateDirectory(config)
+
+
+def test_clear(config: Config) -> None:
+    """At a clean end nothing speaks of a running daemon."""
+    directory = StateDirectory(config)
+    directory.write_address("127.0.0.1:1")
+    directory.write_pid("keeper", 1)
+    directory.write_pid("server", 2)
+    assert (config.state_dir / "server.pid").read_text() == "2\n"
+
+    directory.clear()
+
+    assert {path.name for path in config.state_dir.iterdir()} == {"jobs", "lock"}
+
+
+def test_full_disk(
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk without room for these files is an error in the log, not the end."""
+
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    directory = StateDirectory(config)
+    monkeypatch.setattr(state_dir, "write_by_rename", no_room)
+    directory.write_pid("server", 1)
+    directory.write_address("127.0.0.1:1")
+
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert "server.pid cannot be written: No space left" in caplog.text

@@ -1,0 +1,224 @@
+"""Both ends of a real TLS connection on loopback, on one loop."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+from teleworkerd.config import Config
+from teleworkerd.protocol.connection import ClientConnection
+from teleworkerd.protocol.errors import RequestError
+from teleworkerd.protocol.messages import (
+    ALPN,
+    ErrorAnswer,
+    Message,
+    Request,
+    ServerHello,
+)
+from teleworkerd.server.app import SessionRegistry
+from teleworkerd.server.dispatch import Dispatcher
+from teleworkerd.server.handlers import HANDLERS, Handler, Service
+from teleworkerd.server.listener import Listener
+from teleworkerd.server.session import Session
+from teleworkerd.server.tls import server_context
+from tests.e2e.pki import Certificates, Identity
+
+
+M = TypeVar("M", bound=Message)
+
+DEADLINE: Final = 10.0  # seconds; what it bounds takes milliseconds on an idle host
+
+
+async def until(condition: Callable[[], object], *, what: str) -> None:
+    """Wait until *condition* holds; fail with *what* when that takes too long."""
+    end = asyncio.get_running_loop().time() + DEADLINE
+
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, f"not in time: {what}"
+        await asyncio.sleep(0.005)
+
+
+def descriptors() -> set[str]:
+    """Return the numbers of the open descriptors of this process."""
+    listing = os.open("/proc/self/fd", os.O_RDONLY)
+
+    try:
+        return set(os.listdir(listing)) - {str(listing)}  # noqa: PTH208  by descriptor
+    finally:
+        os.close(listing)
+
+
+def client_context(certs: Certificates, identity: Identity | None) -> ssl.SSLContext:
+    """Return a client's context with the certificate of *identity*, if any."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cafile=certs.ca)
+    context.set_alpn_protocols([ALPN])
+
+    if identity is not None:
+        context.load_cert_chain(identity.cert, identity.key)
+
+    return context
+
+
+class Server:
+    """A listener and its sessions."""
+
+    def __init__(self, registry: SessionRegistry, port: int) -> None:
+        self.registry = registry
+        self.port = port
+        self.listener: Listener
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions that there are."""
+        return list(self.registry._sessions)
+
+    def session(self) -> Session:
+        """Return the only session."""
+        (session,) = self.registry._sessions
+        return session
+
+    def buffered(self) -> int:
+        """Return how many bytes wait in this process for the only client."""
+        return self.session()._transport.get_write_buffer_size()
+
+
+@asynccontextmanager
+async def serving(
+    certs: Certificates,
+    config: Config | None = None,
+    *,
+    service: Service | None = None,
+    handlers: Mapping[type[Request], Handler] = HANDLERS,
+    family: socket.AddressFamily = socket.AF_INET,
+    **settings: Any,
+) -> AsyncIterator[Server]:
+    """Serve on loopback; *settings* are those of `[server]`."""
+    config = config or Config()
+    settings = {"close_timeout": 0.3, "handshake_timeout": 5.0, **settings}
+    config = replace(config, server=replace(config.server, **settings))
+    registry = SessionRegistry(config, Dispatcher(service, handlers))  # type: ignore[arg-type]  # None where no handler looks at it
+
+    with socket.socket(family) as listening:
+        listening.bind(("::1" if family is socket.AF_INET6 else "127.0.0.1", 0))
+        listening.listen()
+        server = Server(registry, listening.getsockname()[1])
+        context = server_context(certs.directory)
+        server.listener = Listener([listening], context, registry.create, config.server)
+        server.listener.start()
+
+        try:
+            yield server
+        finally:
+            await server.listener.close()
+
+            async with asyncio.timeout(DEADLINE):
+                await registry.close("the test is over")
+
+
+class Client:
+    """A client that does what it is told, and keeps to the protocol."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.connection = ClientConnection(agent="test")
+        self._arrived: list[Message] = []
+
+    def flush(self, *messages: Message) -> None:
+        """Send *messages* in one piece, with what the protocol has to say."""
+        for message in messages:
+            self.connection.send(message)
+
+        self.writer.write(b"".join(self.connection.data_to_send()))
+
+    async def receive(self) -> Message:
+        """Return the next message; raises `EOFError` at the end."""
+        async with asyncio.timeout(DEADLINE):
+            while not self._arrived:
+                data = await self.reader.read(1 << 16)
+
+                if not data:
+                    raise EOFError
+
+                self.connection.receive_data(data)
+                self._arrived += self.connection.events()
+                self.flush()
+
+        return self._arrived.pop(0)
+
+    async def expect(self, kind: type[M]) -> M:
+        """Return the next message, which must be of *kind*."""
+        message = await self.receive()
+        assert isinstance(message, kind), message
+        return message
+
+    async def ask(self, request: Request, kind: type[M]) -> M:
+        """Send *request*; return its answer, which must be of *kind*."""
+        self.flush(request)
+        return await self.expect(kind)
+
+    async def refusal(self) -> RequestError:
+        """Return the error with which the server closes the connection."""
+        try:
+            while True:
+                await self.receive()
+        except RequestError as error:
+            return error
+
+    async def is_closed(self) -> bool:
+        """Wait for the end of the connection; whether nothing came before it."""
+        try:
+            async with asyncio.timeout(DEADLINE):
+                return not await self.reader.read(1)
+        except (ConnectionError, ssl.SSLError):
+            return True
+
+    async def leave(self) -> None:
+        """Be gone, without a word."""
+        self.writer.transport.abort()
+
+        with contextlib.suppress(OSError, ssl.SSLError):
+            await self.writer.wait_closed()
+
+
+class Peers(AsyncExitStack):
+    """Clients that are gone at the end of the block."""
+
+    async def connect(
+        self,
+        server: Server,
+        certs: Certificates,
+        name: str = "alice",
+        *,
+        context: ssl.SSLContext | None = None,
+        greet: bool = True,
+    ) -> Client:
+        """Return a client with the certificate of *name*, after the hellos."""
+        context = context or client_context(certs, certs.of(name))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1",
+            server.port,
+            ssl=context,
+            server_hostname="localhost",
+            limit=1 << 16,
+        )
+        client = Client(reader, writer)
+        self.push_async_callback(client.leave)
+
+        if greet:
+            await client.expect(ServerHello)
+
+        return client
+
+
+def error_of(answer: ErrorAnswer) -> tuple[int | None, str]:
+    """Return to which request an error belongs, and its code."""
+    return answer.id, answer.code

@@ -1,0 +1,233 @@
+"""The server process as a whole, with the test in the place of its keeper."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from teleworkerd.config import Config, DaemonConfig
+from teleworkerd.executors.keeper_link import KeeperGone
+from teleworkerd.keeper.channel import Channel
+from teleworkerd.keeper.messages import (
+    FROM_SERVER,
+    JobExited,
+    JobLaunched,
+    KeptJob,
+    KeptJobs,
+    Launch,
+    Ready,
+    Shutdown,
+    StopJob,
+    Welcome,
+)
+from teleworkerd.protocol.messages import (
+    Goaway,
+    ListAnswer,
+    ListRequest,
+    Message,
+    RunAnswer,
+    RunRequest,
+)
+from teleworkerd.protocol.types import JobState, Reason
+from teleworkerd.server import app
+from teleworkerd.server.tls import TlsError
+from tests.e2e.pki import Certificates
+from tests.fakes import EXITED, LAUNCHED, TRUE
+from tests.server.peers import DEADLINE, Client, client_context
+
+
+M = TypeVar("M", bound=Message)
+
+
+class Keeper:
+    """The other end of a server's channel."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.closed = asyncio.Event()
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self.channel = Channel(
+            FROM_SERVER, received=self._messages.put_nowait, closed=self.closed.set
+        )
+
+    async def expect(self, kind: type[M]) -> M:
+        """Return the next message, which must be of *kind*."""
+        async with asyncio.timeout(DEADLINE):
+            message = await self._messages.get()
+
+        assert isinstance(message, kind), message
+        return message
+
+    def welcome(self, *kept: KeptJob) -> None:
+        """Say what a keeper says first."""
+        self.channel.send(Welcome(self.config, "none", {}, kept))
+
+
+@pytest.fixture(autouse=True)
+def _keep_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the log to pytest."""
+    monkeypatch.setattr(app, "set_up", lambda **_: None)
+
+
+@asynccontextmanager
+async def served(
+    certs: Path, state: Path
+) -> AsyncIterator[tuple[Keeper, asyncio.Task[None], int]]:
+    """Run a server; yields its keeper, its task and its port."""
+    config = Config(DaemonConfig(state_dir=str(state), certs=str(certs)))
+    config.jobs_dir.mkdir(exist_ok=True)
+    ours, theirs = socket.socketpair()
+    keeper = Keeper(config)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        await keeper.channel.open(ours)
+        task = asyncio.create_task(app.serve(theirs, [listening]))
+
+        try:
+            yield keeper, task, listening.getsockname()[1]
+        finally:
+            keeper.channel.close()
+            await asyncio.wait([task], timeout=DEADLINE)
+            assert task.done()
+            await keeper.closed.wait()
+            theirs.close()
+
+
+@asynccontextmanager
+async def connected(port: int, certs: Certificates) -> AsyncIterator[Client]:
+    """A client of alice, after the hellos."""
+    context = client_context(certs, certs.of("alice"))
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=context, server_hostname="localhost"
+    )
+    client = Client(reader, writer)
+
+    try:
+        await client.receive()
+        yield client
+    finally:
+        await client.leave()
+
+
+async def test_shutdown(certs: Certificates, tmp_path: Path) -> None:
+    """A shutdown ends the jobs, says goodbye to the clients, and then the server."""
+    async with served(certs.directory, tmp_path) as (keeper, task, port):
+        keeper.welcome()
+        await keeper.expect(Ready)
+
+        async with connected(port, certs) as client:
+            client.flush(RunRequest(1, "r", TRUE))
+            launch = await keeper.expect(Launch)
+            keeper.channel.send(JobLaunched(launch.job.id, LAUNCHED))
+            await client.expect(RunAnswer)
+            keeper.channel.send(Shutdown())
+            stop = await keeper.expect(StopJob)
+            assert not task.done()
+            keeper.channel.send(JobExited(launch.job.id, EXITED))
+
+            await client.expect(Goaway)
+            assert await client.is_closed()
+
+        async with asyncio.timeout(DEADLINE):
+            await task
+
+    assert (stop.job, stop.reason) == (launch.job.id, Reason.SHUTDOWN)
+
+
+async def test_keeper_that_dies_during_the_shutdown(
+    certs: Certificates, tmp_path: Path
+) -> None:
+    """A server does not wait for jobs whose end nobody will tell."""
+    async with served(certs.directory, tmp_path) as (keeper, task, port):
+        keeper.welcome()
+        await keeper.expect(Ready)
+
+        async with connected(port, certs) as client:
+            client.flush(RunRequest(1, "r", TRUE))
+            launch = await keeper.expect(Launch)
+            keeper.channel.send(JobLaunched(launch.job.id, LAUNCHED))
+            await client.expect(RunAnswer)
+            keeper.channel.send(Shutdown())
+            await keeper.expect(StopJob)
+            keeper.channel.close()
+
+            await client.expect(Goaway)
+
+        async with asyncio.timeout(DEADLINE):
+            await task
+
+
+async def test_keeper_that_dies(certs: Certificates, tmp_path: Path) -> None:
+    """Without a keeper there is no server."""
+    async with served(certs.directory, tmp_path) as (keeper, task, port):
+        keeper.welcome()
+        await keeper.expect(Ready)
+
+        async with connected(port, certs) as client:
+            keeper.channel.close()
+            await client.expect(Goaway)
+
+        async with asyncio.timeout(DEADLINE):
+            await task
+
+
+async def test_jobs_in_parts(certs: Certificates, tmp_path: Path) -> None:
+    """Jobs that an earlier server started are known from every part of the list."""
+    async with served(certs.directory, tmp_path) as (keeper, first, port):
+        keeper.welcome()
+        await keeper.expect(Ready)
+        kept = []
+
+        async with connected(port, certs) as client:
+            for n in range(3):
+                client.flush(RunRequest(n, f"r{n}", TRUE))
+                launch = await keeper.expect(Launch)
+                keeper.channel.send(JobLaunched(launch.job.id, LAUNCHED))
+                await client.expect(RunAnswer)
+                kept.append(KeptJob(launch.job.id, LAUNCHED, 0, 0))
+
+        keeper.channel.close()
+        await first
+
+    async with served(certs.directory, tmp_path) as (keeper, _, port):
+        keeper.channel.send(KeptJobs((kept[0],)))
+        keeper.channel.send(KeptJobs((kept[1],)))
+        keeper.welcome(kept[2])
+        await keeper.expect(Ready)
+
+        async with connected(port, certs) as client:
+            page = await client.ask(ListRequest(1), ListAnswer)
+
+    assert [job.state for job in page.jobs] == [JobState.RUNNING] * 3
+
+
+async def test_keeper_that_says_nothing(certs: Certificates, tmp_path: Path) -> None:
+    """A keeper that ends before its welcome is told as that."""
+    async with served(certs.directory, tmp_path) as (keeper, task, _):
+        keeper.channel.close()
+
+        with pytest.raises(KeeperGone):
+            await task
+
+
+async def test_bad_certificates(tmp_path: Path) -> None:
+    """What keeps a server from starting is raised, and nobody is told of readiness."""
+    async with served(tmp_path, tmp_path) as (keeper, task, _):
+        keeper.welcome()
+
+        with pytest.raises(TlsError, match="does not exist"):
+            await task
+
+
+async def test_server_that_ends(certs: Certificates, tmp_path: Path) -> None:
+    """A shutdown before the server was ready is not lost."""
+    async with served(certs.directory, tmp_path) as (keeper, task, _):
+        keeper.welcome()
+        keeper.channel.send(Shutdown())
+
+        async with asyncio.timeout(DEADLINE):
+            await task

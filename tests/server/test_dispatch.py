@@ -1,0 +1,113 @@
+"""Every way out of a handler is an answer."""
+
+from typing import Any
+
+import pytest
+
+from teleworkerd.protocol.errors import ConnectionClosed, JobNotFound
+from teleworkerd.protocol.messages import (
+    ANSWERS,
+    ErrorAnswer,
+    InfoAnswer,
+    InfoRequest,
+    Message,
+    Rejected,
+    RunAnswer,
+    StatusRequest,
+)
+from teleworkerd.server.handlers import HANDLERS, Call, Handler, Service
+from tests.e2e.pki import Certificates
+from tests.server.peers import Peers, error_of, serving
+
+
+async def answer(
+    certs: Certificates, handler: Handler
+) -> tuple[ErrorAnswer, InfoAnswer]:
+    """Return what a client gets from *handler*, and from a good one after it."""
+
+    async def good(service: Service, call: Call, request: Any) -> Message:
+        return InfoAnswer(call.id, "1", "x", 1, "none", {}, {}, 1, (0.0,))
+
+    handlers = {StatusRequest: handler, InfoRequest: good}
+
+    async with serving(certs, handlers=handlers) as server, Peers() as peers:
+        client = await peers.connect(server, certs)
+        error = await client.ask(StatusRequest(1, "job"), ErrorAnswer)
+        return error, await client.ask(InfoRequest(1), InfoAnswer)
+
+
+async def test_refusal(certs: Certificates, caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal keeps its code, message and details, and is no error in the log."""
+
+    async def refuse(service: Service, call: Call, request: Any) -> Message:
+        raise JobNotFound("there is no job", {"job": "job"})
+
+    error, _ = await answer(certs, refuse)
+
+    assert error_of(error) == (1, "job_not_found")
+    assert (error.message, error.details) == ("there is no job", {"job": "job"})
+    assert not [line for line in caplog.records if line.levelname == "ERROR"]
+
+
+async def test_bug(certs: Certificates, caplog: pytest.LogCaptureFixture) -> None:
+    """A bug is told without its details, logged with them, and costs nothing else."""
+
+    async def fail(service: Service, call: Call, request: Any) -> Message:
+        raise RuntimeError("a secret")
+
+    error, after = await answer(certs, fail)
+
+    assert error_of(error) == (1, "internal")
+    assert "secret" not in error.message + str(error.details)
+    assert after.version == "1"
+    (line,) = [line for line in caplog.records if line.levelname == "ERROR"]
+    assert line.exc_info
+    assert "a secret" in caplog.text
+    assert "request status of alice@127.0.0.1:" in line.getMessage()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda call: RunAnswer(call.id, "job"),
+        lambda call: InfoAnswer(call.id, "\ud800", "", 1, "", {}, {}, 1, ()),
+        lambda call: ErrorAnswer("x", "m" * (3 << 20), call.id),
+    ],
+    ids=["of another kind", "no text", "too long"],
+)
+async def test_answer_that_cannot_be_sent(
+    certs: Certificates, caplog: pytest.LogCaptureFixture, wrong: Any
+) -> None:
+    """An answer that breaks the protocol's own rules is an error, not a silence."""
+
+    async def unsendable(service: Service, call: Call, request: Any) -> Message:
+        message: Message = wrong(call)
+        return message
+
+    error, after = await answer(certs, unsendable)
+
+    assert error_of(error) == (1, "internal")
+    assert after.version == "1"
+    assert "Traceback" in caplog.text
+
+
+def test_every_request_has_a_handler() -> None:
+    """What a client may ask is in the table."""
+    assert set(HANDLERS) == set(ANSWERS) - {Rejected}
+
+
+async def test_client_that_is_gone(certs: Certificates) -> None:
+    """A handler that finds its client gone ends without a word."""
+
+    async def gone(service: Service, call: Call, request: Any) -> Message:
+        raise ConnectionClosed("gone")
+
+    async with (
+        serving(certs, handlers={StatusRequest: gone}) as server,
+        Peers() as peers,
+    ):
+        client = await peers.connect(server, certs)
+        client.flush(StatusRequest(1, "job"))
+        client.writer.write(b"\xff" * 8)
+
+        assert "a frame of" in (await client.refusal()).message
