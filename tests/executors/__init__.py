@@ -1,0 +1,1 @@
+"""What stands between the jobs and the keeper."""

@@ -1,0 +1,196 @@
+"""One job, between its executor and those who ask for it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from teleworkerd.jobs.job import Job
+from teleworkerd.jobs.state import InvalidTransition
+from teleworkerd.output.fanout import Fanout
+from teleworkerd.output.history import OutputHistory
+from teleworkerd.protocol.types import (
+    JobState,
+    LaunchFailure,
+    LaunchStage,
+    Limits,
+    Reason,
+    Stream,
+)
+from tests.fakes import DEADLINE, EXITED, LAUNCHED, FakeExecution, record_of
+
+
+FAILURE = LaunchFailure(LaunchStage.EXEC, 2, "no such program")
+
+
+class World:
+    """A job in a directory of its own, and what was told of it."""
+
+    def __init__(self, path: Path, state: JobState) -> None:
+        self.path = path
+        self.changes: list[JobState] = []
+        output = {
+            stream: Fanout(
+                OutputHistory(path / stream, window=64, chunk=16),
+                chunk=16,
+                queue_chunks=2,
+            )
+            for stream in Stream
+        }
+        self.job = Job(
+            record_of(state=state),
+            output,
+            changed=lambda job: self.changes.append(job.status.state),
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A job that is starting."""
+    return World(tmp_path, JobState.STARTING)
+
+
+async def test_life(world: World) -> None:
+    """A job starts, runs and ends, and each change is worth storing."""
+    job = world.job
+    job.launched(LAUNCHED)
+    assert job.status.applied == Limits(mem=64)
+    assert (job.status.pid, job.status.user) == (4711, "nobody")
+
+    job.exited(EXITED)
+    status = await asyncio.wait_for(job.wait(), DEADLINE)
+
+    assert world.changes == [JobState.RUNNING, JobState.FINISHED]
+    assert (status.exit_code, status.reason, status.ended_at) == (3, Reason.EXITED, 9)
+    assert job.record.status == status
+
+
+async def test_exit_tells_of_a_missed_launch(world: World) -> None:
+    """An exit record says all, when the launch was never heard of."""
+    world.job.exited(EXITED)
+
+    assert world.job.status.started_at == LAUNCHED.started_at
+    assert world.job.status.state is JobState.FINISHED
+
+
+async def test_launched_again_changes_nothing(world: World) -> None:
+    """After a restart the same launch is told again."""
+    world.job.launched(LAUNCHED)
+    world.job.launched(LAUNCHED)
+
+    assert world.changes == [JobState.RUNNING]
+
+
+async def test_final_state_never_changes(world: World) -> None:
+    """What comes after the end is refused, and leaves no trace."""
+    job = world.job
+    job.exited(EXITED)
+    before = job.status
+
+    with pytest.raises(InvalidTransition):
+        job.exited(EXITED)
+
+    with pytest.raises(InvalidTransition):
+        job.vanished("too late")
+
+    with pytest.raises(InvalidTransition):
+        job.stop_requested()
+
+    with pytest.raises(InvalidTransition):
+        job.launch_failed(FAILURE, ended_at=9)
+
+    assert job.status == before
+
+
+async def test_actions_wait_for_the_execution(world: World) -> None:
+    """What is asked of a job that starts is done once, in order, when it runs."""
+    execution = FakeExecution()
+    world.job.act(lambda it: it.signal(1, tree=False))
+    world.job.act(lambda it: it.signal(2, tree=True))
+    world.job.launched(LAUNCHED)
+    world.job.attached(execution)
+    world.job.act(lambda it: it.signal(3, tree=False))
+    world.job.attached(execution)
+
+    assert [call[1] for call in execution.calls] == [1, 2, 3]
+
+
+async def test_nothing_is_done_to_a_job_that_is_over(world: World) -> None:
+    """An end before the execution is known leaves it alone."""
+    execution = FakeExecution()
+    world.job.act(lambda it: it.signal(1, tree=False))
+    world.job.exited(EXITED)
+    world.job.attached(execution)
+    world.job.act(lambda it: it.signal(2, tree=False))
+
+    assert execution.calls == []
+
+
+async def test_stopped_before_it_failed(world: World) -> None:
+    """A launch that fails after a stop was asked for counts as stopped."""
+    world.job.stop_requested()
+    world.job.launch_failed(FAILURE, ended_at=9)
+
+    assert world.job.status.state is JobState.STOPPED
+    assert world.job.status.error == FAILURE
+
+
+async def test_vanished_invents_nothing(world: World) -> None:
+    """A job of which nobody knows the end has no code and no time of end."""
+    world.job.launched(LAUNCHED)
+    world.job.vanished("gone")
+    status = await asyncio.wait_for(world.job.wait(), DEADLINE)
+
+    assert (status.state, status.reason) == (JobState.LOST, Reason.LOST)
+    assert (status.exit_code, status.signal, status.ended_at) == (None, None, None)
+
+
+async def test_all_output_is_there_at_the_end(world: World) -> None:
+    """Who reads a job gets the bytes of its exit record, then the end."""
+    with world.job.subscribe(Stream.STDERR, offset=0, follow=True) as reader:
+        (world.path / Stream.STDERR).write_bytes(b"last words")
+        record = EXITED
+        world.job.launched(LAUNCHED)
+        world.job.output_grown(0, 10)
+        world.job.exited(record)
+
+        assert await asyncio.wait_for(reader.ready(), DEADLINE)
+        assert reader.take(100).data == b"last words"
+        assert not await asyncio.wait_for(reader.ready(), DEADLINE)
+
+    assert world.job.size(Stream.STDERR) == 10
+    assert world.job.status.stderr.end == 10
+
+
+async def test_unreadable_output_does_not_stop_the_job(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A spool that cannot be read is a log line, and an error for its reader."""
+    with (
+        world.job.subscribe(Stream.STDOUT, offset=0, follow=True) as reader,
+        world.job.subscribe(Stream.STDERR, offset=0, follow=True) as other,
+    ):
+        waiting = [asyncio.create_task(it.ready()) for it in (reader, other)]
+        await asyncio.sleep(0)
+        (world.path / Stream.STDERR).write_bytes(b"ab")
+        world.job.launched(LAUNCHED)
+        world.job.output_grown(5, 2)
+
+        with pytest.raises(FileNotFoundError):
+            await asyncio.wait_for(waiting[0], DEADLINE)
+
+        assert await asyncio.wait_for(waiting[1], DEADLINE)
+
+    assert "stdout cannot be read" in caplog.text
+    assert world.job.status.stdout.end == 5
+
+
+@pytest.mark.parametrize("state", [state for state in JobState if state.is_final])
+async def test_restored_end(tmp_path: Path, state: JobState) -> None:
+    """A job that ended under an earlier server is over from the beginning."""
+    world = World(tmp_path, state)
+    status = await asyncio.wait_for(world.job.wait(), DEADLINE)
+
+    assert world.job.is_over
+    assert status.state is state
+    assert world.changes == []

@@ -1,0 +1,1 @@
+"""What keeps output and hands it to its readers."""
