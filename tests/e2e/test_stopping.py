@@ -164,8 +164,11 @@ def test_stop_kills_after_the_grace(alice: Twctl) -> None:
 
 def test_what_is_left_behind_is_ended(alice: Twctl) -> None:
     """When the main process has exited, its background children end too."""
-    job = alice.shell("sleep 1000 & echo $!")
+    job = alice.shell(
+        "trap 'exit 0' USR1; sleep 1000 & echo $!; while :; do sleep 0.05; done"
+    )
     child = process(int(alice.until_printed(job, b"\n")))
+    alice("kill", "-s", "USR1", job)
 
     assert ends(alice.ended(job)) == ("finished", 0, "exited")
     wait_until_gone({child})

@@ -26,6 +26,15 @@ def status(keeper: KeeperProcess) -> Status:
     return {name: value.strip() for name, _, value in lines}
 
 
+def ignored(mask: str) -> int:
+    """Return *mask* without 32 and 33, which glibc keeps for its threads.
+
+    Its posix_spawn, which make uses, leaves them ignored in every descendant; no
+    program can send or catch them.
+    """
+    return int(mask, 16) & ~(0b11 << 31)
+
+
 def test_no_signal_is_blocked(status: Status) -> None:
     """A job begins with an empty mask."""
     assert int(status["SigBlk"], 16) == 0
@@ -33,7 +42,7 @@ def test_no_signal_is_blocked(status: Status) -> None:
 
 def test_no_signal_is_ignored(status: Status) -> None:
     """Python ignores SIGPIPE, and the keeper SIGINT; a job gets neither."""
-    assert int(status["SigIgn"], 16) == 0
+    assert ignored(status["SigIgn"]) == 0
 
 
 def test_umask(status: Status) -> None:
@@ -200,7 +209,7 @@ def test_ignored_and_blocked_signals_of_the_parent(place: Place) -> None:
     with KeeperProcess(place.config(), change=change) as keeper:
         _, text = keeper.run("grep", "-E", "Sig(Blk|Ign)", "/proc/self/status")
 
-    assert [int(line.split()[1], 16) for line in text.splitlines()] == [0, 0]
+    assert [ignored(line.split()[1]) for line in text.splitlines()] == [0, 0]
 
 
 def test_workdir(keeper: KeeperProcess, shared_place: Place) -> None:
