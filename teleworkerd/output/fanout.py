@@ -34,7 +34,8 @@ class Subscription:
     async def ready(self) -> bool:
         """Wait until `take` has something; False once all has been taken.
 
-        Raises `OSError` when the spool cannot be read.
+        Nothing is read from the history yet: a reader that then waits for its
+        client holds no more than its queue.
         """
         while self._next is None:
             if self._stop is not None and self.offset >= self._stop:
@@ -42,8 +43,11 @@ class Subscription:
 
             if not self._queue.empty():
                 self._next = self._queue.get_nowait()
+            elif self._behind and self.offset < self._fanout.size:
+                return True
             elif self._behind:
-                self._next = self._read_missed()
+                # Caught up: the next chunk is offered to us.
+                self._behind = False
             elif self._fanout.ended:
                 return False
             else:
@@ -52,20 +56,18 @@ class Subscription:
         return True
 
     def take(self, limit: int) -> Chunk:
-        """Return what `ready` found, at most *limit* (> 0) bytes of it."""
-        chunk = self._next
+        """Return what `ready` found, at most *limit* (> 0) bytes of it.
 
-        if chunk is None:
-            raise AssertionError("take before ready")
+        Raises `OSError` when the spool cannot be read.
+        """
+        if self._stop is not None:
+            limit = min(limit, self._stop - self.offset)
 
+        chunk = self._next or self._read_missed(limit)
         self._next = None
 
-        if self._stop is not None:
-            limit = min(limit, self._stop - chunk.offset)
-
         if len(chunk.data) > limit:
-            rest = chunk.data[limit:]
-            self._next = Chunk(chunk.offset + limit, rest)
+            self._next = Chunk(chunk.offset + limit, chunk.data[limit:])
             chunk = Chunk(chunk.offset, chunk.data[:limit])
 
         self.offset = chunk.stop
@@ -106,13 +108,11 @@ class Subscription:
     ) -> None:
         self._fanout.unsubscribe(self)
 
-    def _read_missed(self) -> Chunk | None:
-        data = self._fanout.read(self.offset)
+    def _read_missed(self, limit: int) -> Chunk:
+        data = self._fanout.read(self.offset, limit)
 
         if not data:
-            # Nothing was awaited since the read: the next chunk is offered to us.
-            self._behind = False
-            return None
+            raise AssertionError("take before ready")
 
         return Chunk(self.offset, data)
 
@@ -198,9 +198,9 @@ class Fanout:
         self._subscriptions.discard(subscription)
         self._close_unread()
 
-    def read(self, offset: int) -> bytes:
-        """Return some bytes of the history from *offset* on; empty at the end."""
-        return self._history.read(offset, self._chunk)
+    def read(self, offset: int, limit: int) -> bytes:
+        """Return at most *limit* bytes from *offset* on; empty at the end."""
+        return self._history.read(offset, min(limit, self._chunk))
 
     def _close_unread(self) -> None:
         # A stream that nobody reads costs neither memory nor a descriptor.

@@ -307,8 +307,10 @@ async def test_unreadable_spool_is_no_end(stream: Stream) -> None:
         with pytest.raises(FileNotFoundError):
             stream.fanout.grow(6)
 
+        assert await asyncio.wait_for(waiting, DEADLINE)
+
         with pytest.raises(FileNotFoundError):
-            await asyncio.wait_for(waiting, DEADLINE)
+            reader.take(6)
 
         stream.fanout.end()
         assert stream.fanout.size == 6
@@ -324,8 +326,20 @@ async def test_cut_spool_is_no_end(stream: Stream) -> None:
     with stream.fanout.subscribe(follow=False) as reader:
         assert await read_now(reader, 2) == b"ab"
 
+        assert await asyncio.wait_for(reader.ready(), DEADLINE)
+
         with pytest.raises(OSError, match="ends before offset 2"):
-            await asyncio.wait_for(reader.ready(), DEADLINE)
+            reader.take(4)
+
+
+async def test_reader_that_may_not_go_on_holds_nothing(stream: Stream) -> None:
+    """Until its client gives credit, nothing is read for a reader that is behind."""
+    stream.write(b"abcdef")
+
+    with stream.fanout.subscribe() as reader:
+        assert await asyncio.wait_for(reader.ready(), DEADLINE)
+        assert open_descriptors(stream.spool) == 0
+        assert reader.take(2).data == b"ab"
 
 
 async def test_unread_stream_costs_nothing(stream: Stream) -> None:
