@@ -1,8 +1,56 @@
-"""`python -m twctl` is `twctl`."""
+"""The start of `twctl`, as a command and as `python -m twctl`.
 
+Little is imported before Ctrl-C is harmless.
+"""
+
+import os
+import signal
 import sys
 
-from twctl.cli import main
+
+def main() -> int:
+    """Run one call of `twctl` and return its exit status."""
+    # A socket that got the number of a closed stdout would be printed into.
+    if not _is_open(0):
+        os.open(os.devnull, os.O_RDONLY)
+
+    if not _is_open(1):
+        _close_reader_of_stdout()
+
+    if not _is_open(2):
+        os.open(os.devnull, os.O_WRONLY)
+
+    # Until there is something to interrupt, there is nothing to tell.
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+    if not is_ignored:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    from twctl.cli import main as run  # noqa: PLC0415
+
+    if not is_ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    return run()
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+
+    return True
+
+
+def _close_reader_of_stdout() -> None:
+    # Then whoever prints is told so, as after `| head`.
+    reader, writer = os.pipe()
+    os.dup2(writer, 1)
+    os.close(writer)
+
+    if reader != 1:
+        os.close(reader)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import shlex
 import subprocess
 from collections.abc import Sequence
 
@@ -209,3 +210,25 @@ def test_real_workload(alice: Twctl) -> None:
 
     assert digests == {hashlib.sha256(local.stdout).hexdigest()}
     assert alice.status(job)["output"]["stdout"]["bytes"] == len(local.stdout)
+
+
+@pytest.mark.parametrize(
+    ("closed", "code"), [("<&-", 0), (">&-", 141), ("2>&-", 0)], ids=["0", "1", "2"]
+)
+@pytest.mark.parametrize("arguments", [("tail", "-f"), ("status",)], ids=" ".join)
+def test_closed_descriptor(
+    alice: Twctl, arguments: Sequence[str], closed: str, code: int
+) -> None:
+    """A standard descriptor that is closed from the beginning breaks nothing."""
+    job = alice.run("echo", "hello")
+    alice("wait", job)
+
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join([*alice.program, *arguments, job])} {closed}"],
+        env=alice.environment,
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert (done.returncode, done.stderr) == (code, b"")

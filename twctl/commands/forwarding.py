@@ -33,6 +33,12 @@ class Forwarder:
     def __init__(self, client: Client) -> None:
         self.detached_by: signal.Signals | None = None
         self._client = client
+        # What was ignored when we were started, as by nohup, stays ignored.
+        self._forwarded = [
+            number
+            for number in FORWARDED
+            if signal.getsignal(number) is not signal.SIG_IGN
+        ]
         self._loop = asyncio.get_running_loop()
         self._owner = asyncio.current_task()
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
@@ -41,7 +47,7 @@ class Forwarder:
         self._job: RemoteJob | None = None
 
     def __enter__(self) -> Self:
-        for number in FORWARDED:
+        for number in self._forwarded:
             self._loop.add_signal_handler(number, self._caught, number)
 
         return self
@@ -52,7 +58,7 @@ class Forwarder:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number in FORWARDED:
+        for number in self._forwarded:
             self._loop.remove_signal_handler(number)
 
     def begin(self, job: RemoteJob) -> None:
