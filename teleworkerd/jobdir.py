@@ -5,6 +5,7 @@ What stands here is the truth about a job; all else can be rebuilt from it.
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -53,6 +54,10 @@ class JobDirectory:
     def create(self) -> None:
         """Make the directory, for the daemon's eyes only."""
         self.path.mkdir(mode=0o700)
+
+    def remove(self) -> None:
+        """Remove the directory of a job that never ran, as far as possible."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def write_exit(self, record: ExitRecord) -> None:
         """Write the exit record, by rename."""

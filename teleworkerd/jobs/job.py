@@ -132,7 +132,9 @@ class Job:
             reason=Reason.LAUNCH,
             ended_at=ended_at,
         )
-        log.info("job %s of %s failed to start: %s", self.id, self.owner, failure)
+        log.info(
+            "job %s of %s failed to start: %s", self.id, self.owner, failure.message
+        )
 
     def launched(self, launched: Launched) -> None:
         """Note that the command runs; again, after a restart, is no harm."""

@@ -4,6 +4,8 @@ import asyncio
 import errno
 import hashlib
 import logging
+import os
+import shlex
 import time
 import uuid
 from collections import defaultdict
@@ -41,6 +43,10 @@ from teleworkerd.store import JobRecord, JobStore, StoreError
 
 log = logging.getLogger(__name__)
 
+_NEVER_STARTED: Final = LaunchFailure(
+    LaunchStage.FORK, errno.EAGAIN, "the server ended before the job was started"
+)
+_LOGGED: Final = 200  # characters of a command
 MIN_PREFIX: Final = 4  # characters of an id that may stand for it
 _SHOWN: Final = 8  # jobs that an ambiguous prefix names
 
@@ -77,7 +83,9 @@ class JobManager:
             job = self._add(record)
             self._restore_output(job)
 
-            if not job.is_over:
+            if record.status.state is JobState.STARTING and not self._was_ordered(job):
+                job.launch_failed(_NEVER_STARTED, ended_at=self._now())
+            elif not job.is_over:
                 job.attached(self._executor.attach(job.id, job))
 
     async def run(
@@ -196,6 +204,10 @@ class JobManager:
 
         job.act(lambda execution: execution.stop(grace=grace, reason=reason))
 
+    def configure(self, config: Config) -> None:
+        """Use *config* from now on."""
+        self._config = config
+
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""
         counts = dict.fromkeys(map(str, JobState), 0)
@@ -280,7 +292,7 @@ class JobManager:
             workdir=spec.workdir,
             timeout=spec.timeout,
         )
-        log.info("job %s of %s: run %s", job_id, owner, list(spec.command))
+        log.info("job %s of %s: run %s", job_id, owner, _shown(spec.command))
         return self._add(JobRecord(request_id, digest, status))
 
     def _add(self, record: JobRecord) -> Job:
@@ -303,6 +315,9 @@ class JobManager:
         key = (status.owner, record.request_id)
         self._by_request[key] = (job.id, record.spec_digest)
         return job
+
+    def _was_ordered(self, job: Job) -> bool:
+        return JobDirectory(self._config.jobs_dir / job.id).path.exists()
 
     def _restore_output(self, job: Job) -> None:
         # A failed launch has no spools; those of a lost job may go on after
@@ -335,3 +350,8 @@ class JobManager:
             failure.message,
             {"job": job.id, "stage": failure.stage, "errno": failure.errno},
         )
+
+
+def _shown(command: tuple[bytes, ...]) -> str:
+    shown = shlex.join(os.fsdecode(part[:_LOGGED]) for part in command[:_LOGGED])
+    return shown if len(shown) <= _LOGGED else f"{shown[:_LOGGED]}…"

@@ -72,6 +72,7 @@ class RunningJob:
         self._grown = grown
         self._directory = JobDirectory(config.jobs_dir / order.job.id)
         self._stack = contextlib.ExitStack()
+        self._is_ours = False
         self._spools: dict[Stream, Spool] = {}
         self._cgroup: JobCgroup | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -109,6 +110,9 @@ class RunningJob:
             self._process, applied = await self._launch(account)
         except LaunchError:
             self._stack.close()
+
+            if self._is_ours:
+                self._directory.remove()
 
             if self._cgroup is not None:
                 # It runs, if all that was missing are the means to wait for it.
@@ -190,6 +194,7 @@ class RunningJob:
     def _open_spools(self) -> None:
         try:
             self._directory.create()
+            self._is_ours = True
             self._write_spec()
             index = SpoolIndex(self._directory)
             self._stack.callback(index.close)
@@ -313,11 +318,16 @@ class RunningJob:
         )
 
     async def _write_exit(self, record: ExitRecord) -> None:
+        is_told = False
+
         while True:
             try:
                 self._directory.write_exit(record)
             except OSError as error:
-                log.error("job %s: its exit record must wait: %s", self.id, error)
+                if not is_told:
+                    log.error("job %s: its exit record must wait: %s", self.id, error)
+
+                is_told = True
                 await asyncio.sleep(_EXIT_RETRY)
             else:
                 return

@@ -1,10 +1,10 @@
 """The keeper: carries out what the server asks, and keeps all jobs."""
 
 import asyncio
+import errno
 import logging
 import os
 import resource
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from typing import Final
 from teleworkerd.cgroups.base import CgroupDriver, CgroupError, JobCgroup
 from teleworkerd.config import Config
 from teleworkerd.execution import LaunchError
+from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.ending import (
     KILL_TIMEOUT,
@@ -40,11 +41,15 @@ from teleworkerd.keeper.messages import (
     Welcome,
 )
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import Reason
+from teleworkerd.protocol.types import LaunchFailure, LaunchStage, Reason
 
 
 log = logging.getLogger(__name__)
 
+_UNEXPECTED: Final = LaunchFailure(
+    LaunchStage.FORK, errno.EIO, "the keeper failed; the daemon's log says why"
+)
+_REAP_EVERY: Final = 1.0  # seconds; orphans that outlive their job are rare
 _OPEN_FILES: Final = 1 << 20  # what the keeper wants for itself, if it may
 
 
@@ -74,8 +79,7 @@ class Keeper:
     def adopt_orphans(self) -> None:
         """Become the parent of what jobs leave behind, and reap it."""
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, self._reap_orphans)
+        self._reap_again()
 
     @contextmanager
     def launching(self) -> Iterator[None]:
@@ -100,6 +104,9 @@ class Keeper:
     async def clear_leftovers(self) -> None:
         """End what an earlier keeper left running, and remove its groups."""
         for path in sorted(self._config.jobs_dir.iterdir()):
+            if JobDirectory(path).exit.exists():
+                continue
+
             try:
                 cgroup = self._driver.leftover(path.name)
             except CgroupError:
@@ -220,6 +227,11 @@ class Keeper:
             del self._jobs[job.id]
             self._tell(JobFailed(job.id, error.failure, error.limit))
             return
+        except Exception:
+            log.exception("job %s could not be started", job.id)
+            del self._jobs[job.id]
+            self._tell(JobFailed(job.id, _UNEXPECTED))
+            return
         finally:
             self._launch_settled()
 
@@ -260,6 +272,12 @@ class Keeper:
     def _disconnected(self) -> None:
         self._channel = None
         self.disconnected.set()
+
+    def _reap_again(self) -> None:
+        # Not by SIGCHLD: a burst of it fills the loop's wakeup socket, where a
+        # SIGTERM would then be lost.
+        self._reap_orphans()
+        asyncio.get_running_loop().call_later(_REAP_EVERY, self._reap_again)
 
     def _reap_orphans(self) -> None:
         # While a launch is under way the next child may be the job itself.

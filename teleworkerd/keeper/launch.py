@@ -186,10 +186,9 @@ def _explain_exec(plan: LaunchPlan, error: OSError) -> LaunchFailure:
         why = f"command not found in PATH {_show(plan.env.get(b'PATH', b''))}"
     elif number == errno.ENOENT and program.startswith("/") and os.path.exists(program):  # noqa: PTH110  bytes-safe
         why = "it exists, but its interpreter does not"
-    elif number == errno.EACCES and has_path and os.path.isdir(program):  # noqa: PTH112  bytes-safe
-        why = "it is a directory"
     elif number == errno.EACCES:
-        why = f"user {plan.account.name} may not execute it"
+        # Which of them root could see; the user may not be told.
+        why = f"it is a directory, or user {plan.account.name} may not execute it"
     elif number == errno.ENOEXEC:
         why = "it is no program of this machine, nor a script that begins with #!"
     else:

@@ -30,12 +30,17 @@ class SpoolIndex:
     """The index file that a job's two spools share."""
 
     def __init__(self, directory: JobDirectory) -> None:
-        self._fd = open_new(directory.index, os.O_APPEND)
+        self._fd = open_new(directory.index)
+        self._size = 0
 
     def append(self, record: IndexRecord) -> None:
         """Add *record*; without it the bytes lack only their time."""
+        data = record.pack()
+
+        # A full disk may take half a record: the next one is written over it.
         with contextlib.suppress(OSError):
-            os.write(self._fd, record.pack())
+            if os.pwrite(self._fd, data, self._size) == len(data):
+                self._size += len(data)
 
     def close(self) -> None:
         """Close the file."""

@@ -238,7 +238,9 @@ class _Daemon:
         try:
             config = self._reload()
         except ConfigError as error:
+            # Who was revoked is out all the same: certificates are read again.
             log.error("the configuration stays as it was: %s", error)
+            self._keeper.configure(self._config)
             return
 
         # Where we are and listen cannot change while we are there.

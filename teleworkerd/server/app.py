@@ -34,6 +34,10 @@ class SessionRegistry:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def configure(self, config: Config) -> None:
+        """Use *config* for the clients to come."""
+        self._config = config
+
     def create(self) -> Session:
         """Return the protocol for a new client."""
         return Session(
@@ -86,7 +90,7 @@ async def serve(channel: socket.socket, listeners: list[socket.socket]) -> None:
         )
         sessions = SessionRegistry(config, Dispatcher(service))
         listener = Listener(listeners, context, sessions.create, config.server)
-        link.reloaded = partial(_reload, listener)
+        link.reloaded = partial(_reload, manager, sessions, listener)
         listener.start()
         link.ready()
         await link.over.wait()
@@ -100,15 +104,21 @@ async def serve(channel: socket.socket, listeners: list[socket.socket]) -> None:
         await store.close()
 
 
-def _reload(listener: Listener, config: Config) -> None:
+def _reload(
+    manager: JobManager, sessions: SessionRegistry, listener: Listener, config: Config
+) -> None:
+    set_up(level=config.daemon.log_level, form=config.daemon.log_format)
+    manager.configure(config)
+    sessions.configure(config)
+
     try:
         context = server_context(config.certs)
     except TlsError as error:
-        log.error("the certificates stay as they were: %s", error)
+        log.error("new settings are used; the certificates stay: %s", error)
         return
 
     listener.use(context)
-    log.info("certificates and jobs' settings have been read anew")
+    log.info("new settings and certificates are used for what begins from now on")
 
 
 async def _end_jobs(manager: JobManager, link: KeeperLink) -> None:

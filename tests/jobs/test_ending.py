@@ -213,3 +213,19 @@ async def test_output_of_an_ended_job(
 
         assert found == b"x" * 5000
         assert each.status.stderr.end == 3
+
+
+async def test_job_that_was_never_ordered(
+    config: Config, executor: FakeExecutor, store: JobStore
+) -> None:
+    """A job that the keeper has never heard of has failed; it is not lost."""
+    record = stored(1, JobState.STARTING)
+    await store.save(record)
+    later = JobManager(executor=executor, store=store, config=config)
+
+    await later.load()
+
+    status = later.get(record.status.id, owner="alice").status
+    assert (status.state, status.reason) == (JobState.FAILED, Reason.LAUNCH)
+    assert status.error is not None
+    assert "before the job was started" in status.error.message

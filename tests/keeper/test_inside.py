@@ -26,7 +26,7 @@ def status(keeper: KeeperProcess) -> Status:
     return {name: value.strip() for name, _, value in lines}
 
 
-def ignored(mask: str) -> int:
+def ignored(mask: str | bytes) -> int:
     """Return *mask* without 32 and 33, which glibc keeps for its threads.
 
     Its posix_spawn, which make uses, leaves them ignored in every descendant; no

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -307,3 +308,11 @@ def test_files_are_private(keeper: KeeperProcess) -> None:
 
     assert modes == {0o700}
     assert keeper.config.state_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_no_flood_of_signals(keeper: KeeperProcess) -> None:
+    """The ends of children do not compete with SIGTERM for the loop's attention."""
+    text = Path(f"/proc/{keeper.pid}/status").read_text()
+    (caught,) = (line for line in text.splitlines() if line.startswith("SigCgt"))
+
+    assert not int(caught.split()[1], 16) & 1 << (signal.SIGCHLD - 1)

@@ -268,3 +268,24 @@ def test_end_with_a_full_disk(place: Place) -> None:
 def pipes(names: list[str]) -> list[str]:
     """Return those of *names* that are pipes."""
     return [name for name in names if name.startswith("pipe:")]
+
+
+def test_half_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that a full disk took half of does not shift those after it."""
+    directory = JobDirectory(tmp_path / "job")
+    directory.create()
+    index = SpoolIndex(directory)
+    records = [IndexRecord(time, Stream.STDERR, 8, 9) for time in range(3)]
+    pwrite = os.pwrite
+
+    index.append(records[0])
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:16], at))
+        index.append(records[1])
+
+    index.append(records[2])
+    index.close()
+
+    data = directory.index.read_bytes()
+    assert data == records[0].pack() + records[2].pack()
