@@ -16,9 +16,11 @@ def main() -> int:
 
     if not _is_open(1):
         _close_reader_of_stdout()
+        sys.stdout = os.fdopen(1, "w", closefd=False)
 
     if not _is_open(2):
         os.open(os.devnull, os.O_WRONLY)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
     # Until there is something to interrupt, there is nothing to tell.
     is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
