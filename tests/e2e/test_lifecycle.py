@@ -153,6 +153,7 @@ def test_keeper_killed(place: Place, certs: Certificates) -> None:
         assert (status["state"], status["reason"]) == ("lost", "lost")
         assert status["exit_code"] is None
         assert alice.output(job) == f"{main.pid}\n"
+        assert "there may have been more output" in alice("tail", "-f", job).stderr
         wait_until_gone({main})
         wait_for(lambda: not left_of([job]), what="removal of the groups")
 

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from teleworkerd.protocol.types import JobSpec, Stream
+from teleworkerd.protocol.types import JobSpec, JobState, Stream
 from twctl.client import Client, RemoteJob
 from twctl.commands.forwarding import Forwarder
 from twctl.commands.loop import run_loop
@@ -49,12 +49,18 @@ async def _tail(profile: Profile, tail: Tail) -> int:
         job = client.job(tail.job)
         await _copy(job, tail.streams, offset=tail.offset, follow=tail.follow)
 
-        if not tail.exit_code:
+        if not (tail.exit_code or tail.follow):
             return ExitCode.OK
 
         status = await (job.wait() if tail.follow else job.status())
 
-    return job_code(status)
+    if tail.exit_code:
+        return job_code(status)
+
+    if status.state is JobState.LOST:
+        print_notice(f"job {status.id} was lost: there may have been more output")
+
+    return ExitCode.OK
 
 
 async def _run(profile: Profile, spec: JobSpec, request_id: str | None) -> int:
