@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -105,7 +106,7 @@ class JobStore:
             written, self._written = self._written, None
 
             try:
-                await self._in_thread(lambda batch=records: self._write(batch))  # type: ignore[misc]  # mypy cannot infer lambda defaults
+                await self._in_thread(partial(self._write, records))
             except StoreError as error:
                 log.error(
                     "%d job records could not be written: %s", len(records), error

@@ -76,6 +76,7 @@ def status_object(status: JobStatus) -> dict[str, object]:
             "applied": status.applied.as_dict(),
             "not_applied": dict(status.not_applied),
         },
+        "truncated": status.truncated,
         "usage": {
             "cpu_seconds": usage.cpu_seconds,
             "memory_peak_bytes": usage.memory_peak_bytes,

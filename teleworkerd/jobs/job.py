@@ -122,16 +122,17 @@ class Job:
 
     def stop_requested(self) -> None:
         """Note that a user, or the daemon's end, wants the job to be over."""
-        self._apply(JobEvent.STOP_REQUESTED)
+        self._apply(JobEvent.STOP_REQUESTED, self._record.status)
 
     def launch_failed(self, failure: LaunchFailure, *, ended_at: int) -> None:
         """Note that the command never ran."""
-        self._apply(
-            JobEvent.LAUNCH_FAILED,
+        status = replace(
+            self._record.status,
             error=failure,
             reason=Reason.LAUNCH,
             ended_at=ended_at,
         )
+        self._apply(JobEvent.LAUNCH_FAILED, status)
         log.info(
             "job %s of %s failed to start: %s", self.id, self.owner, failure.message
         )
@@ -141,13 +142,14 @@ class Job:
         if self._record.status.started_at is not None:
             return
 
-        self._apply(
-            JobEvent.LAUNCHED,
+        status = replace(
+            self._record.status,
             pid=launched.pid,
             started_at=launched.started_at,
             user=launched.user,
             applied=launched.applied,
         )
+        self._apply(JobEvent.LAUNCHED, status)
 
     def output_grown(self, stdout: int, stderr: int) -> None:
         """Publish what the spools have now."""
@@ -162,14 +164,16 @@ class Job:
         """Note how the job ended; its output is complete."""
         self.launched(record.launched)
         self.output_grown(record.stdout, record.stderr)
-        self._apply(
-            JobEvent.EXITED,
+        status = replace(
+            self._record.status,
             exit_code=record.exit_code,
             signal=record.signal,
             reason=record.reason,
             ended_at=record.ended_at,
+            truncated=record.truncated,
             usage=record.usage,
         )
+        self._apply(JobEvent.EXITED, status)
         log.info(
             "job %s of %s ended: %s, exit code %s",
             self.id,
@@ -180,14 +184,14 @@ class Job:
 
     def vanished(self, message: str) -> None:
         """Note that nobody knows how the job ended."""
-        self._apply(JobEvent.VANISHED, reason=Reason.LOST)
+        status = replace(self._record.status, reason=Reason.LOST)
+        self._apply(JobEvent.VANISHED, status)
         log.warning("job %s of %s is lost: %s", self.id, self.owner, message)
 
-    def _apply(self, event: JobEvent, **facts: object) -> None:
-        before = self._record.status
-        state = advance(before.state, event)
-        status = replace(before, state=state, **facts)  # type: ignore[arg-type]  # checked by the callers above
-        self._record = replace(self._record, status=status)
+    def _apply(self, event: JobEvent, status: JobStatus) -> None:
+        """Take over *status*, in the state that follows *event*."""
+        state = advance(self._record.status.state, event)
+        self._record = replace(self._record, status=replace(status, state=state))
 
         if state.is_final:
             self._end_output()

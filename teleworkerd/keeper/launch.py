@@ -36,7 +36,8 @@ class LaunchPlan:
     """Everything a launch needs, so that only system calls are left to do.
 
     *procs* are open `cgroup.procs`, *stdout* and *stderr* the write ends of the
-    job's pipes; the caller closes them all. *account* None keeps ours.
+    job's pipes; the caller closes them all.
+    *account* is the job's own, which `change_account` says has to be changed to.
     *open_files* is the limit of descriptors that the job gets, soft and hard.
     """
 

@@ -283,6 +283,8 @@ class JobStatus:
 
     `exit_code` is what a shell would report: the process's own code, 128 + n
     when signal n ended it, 124 when its time-out did; None where there is none.
+    `truncated` means that what came out of its pipes last could not be waited for,
+    because a process outside the job held them.
     """
 
     id: Word
@@ -309,6 +311,7 @@ class JobStatus:
     not_applied: Annotated[Mapping[Word, Text], AtMost(16)] = field(
         default_factory=dict
     )
+    truncated: bool = False
     usage: Usage = Usage()
     stdout: StreamStatus = StreamStatus()
     stderr: StreamStatus = StreamStatus()

@@ -158,6 +158,21 @@ def test_keeper_killed(place: Place, certs: Certificates) -> None:
         wait_for(lambda: not left_of([job]), what="removal of the groups")
 
 
+def test_output_held_from_outside(start_daemon: StartDaemon) -> None:
+    """That an end of the output may be missing is said, in words and in JSON."""
+    alice = person(start_daemon(config="[jobs]\ndrain_timeout = 0.2\nlinger = 0.0\n"))
+    job = alice.shell("echo $$; exec sleep 1000")
+    main = int(alice.until_printed(job, b"\n"))
+
+    with Path(f"/proc/{main}/fd/1").open("wb"):
+        alice("kill", job)
+        done = alice("tail", "-f", job)
+
+    assert done.stdout == f"{main}\n".encode()
+    assert "there may have been more" in done.stderr
+    assert alice.status(job)["truncated"] is True
+
+
 def test_readiness_is_notified(start_daemon: StartDaemon, place: Place) -> None:
     """READY=1 goes to NOTIFY_SOCKET, which jobs never see."""
     path = place.base / "notify"

@@ -57,6 +57,7 @@ GOLDEN = {
         "applied": {"mem": 100},
         "not_applied": {"cpu": "no controller"},
     },
+    "truncated": False,
     "usage": {
         "cpu_seconds": 0.5,
         "memory_peak_bytes": 1,

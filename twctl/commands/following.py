@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from teleworkerd.protocol.types import JobSpec, JobState, Stream
+from teleworkerd.protocol.types import JobSpec, JobState, JobStatus, Stream
 from twctl.client import Client, RemoteJob
 from twctl.commands.forwarding import Forwarder
 from twctl.commands.loop import run_loop
@@ -54,13 +54,8 @@ async def _tail(profile: Profile, tail: Tail) -> int:
 
         status = await (job.wait() if tail.follow else job.status())
 
-    if tail.exit_code:
-        return job_code(status)
-
-    if status.state is JobState.LOST:
-        print_notice(f"job {status.id} was lost: there may have been more output")
-
-    return ExitCode.OK
+    _tell_what_may_be_missing(status)
+    return job_code(status) if tail.exit_code else ExitCode.OK
 
 
 async def _run(profile: Profile, spec: JobSpec, request_id: str | None) -> int:
@@ -81,7 +76,18 @@ async def _run(profile: Profile, spec: JobSpec, request_id: str | None) -> int:
             finally:
                 await forwarder.end()
 
+    _tell_what_may_be_missing(status)
     return job_code(status)
+
+
+def _tell_what_may_be_missing(status: JobStatus) -> None:
+    if status.state is JobState.LOST:
+        print_notice(f"job {status.id} was lost: there may have been more output")
+    elif status.truncated:
+        print_notice(
+            f"job {status.id}: a process outside it still held its output when it"
+            " ended; there may have been more"
+        )
 
 
 async def _copy(
