@@ -9,7 +9,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from teleworkerd import __version__
 from teleworkerd.protocol.connection import ClientConnection
 from teleworkerd.protocol.errors import (
     ConnectionClosed,
@@ -29,10 +28,9 @@ from teleworkerd.protocol.messages import (
     RunRequest,
     ServerHello,
 )
+from twctl.conduct import AGENT, CONNECT_TIMEOUT, HELLO_TIMEOUT, LOST_AFTER, PING_AFTER
 from twctl.profile import Profile
 from twctl.tls import (
-    CONNECT_TIMEOUT,
-    HELLO_TIMEOUT,
     ConnectionRejected,
     check_alpn,
     client_context,
@@ -41,9 +39,7 @@ from twctl.tls import (
 
 
 ANSWER_TIMEOUT: Final = 60.0  # seconds; starting a job on a busy host takes a few
-PING_AFTER: Final = 15.0  # seconds of silence
-LOST_AFTER: Final = 40.0  # seconds of silence, so two pings without an answer
-RETRY_FOR: Final = 60.0  # seconds in which a lost start is asked for again
+RETRY_FOR: Final = 60.0  # seconds; whoever starts a job waits for its ID at a prompt
 LONGEST_PAUSE: Final = 2.0  # seconds
 READ_SIZE: Final = 64 << 10
 
@@ -59,7 +55,7 @@ class BlockingSession:
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
-        self._connection = ClientConnection(agent=f"twctl/{__version__}")
+        self._connection = ClientConnection(agent=AGENT)
         self._arrived: deque[Message] = deque()
         self._socket = _open(profile)
 

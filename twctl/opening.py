@@ -5,9 +5,10 @@ import socket
 import ssl
 
 from teleworkerd.protocol.errors import ConnectionClosed
+from twctl.conduct import CONNECT_TIMEOUT, HELLO_TIMEOUT
 from twctl.profile import Profile
 from twctl.session import CLOSE_TIMEOUT, Session
-from twctl.tls import CONNECT_TIMEOUT, HELLO_TIMEOUT, check_alpn, refusal
+from twctl.tls import check_alpn, refusal
 
 
 async def open_session(profile: Profile, context: ssl.SSLContext) -> Session:

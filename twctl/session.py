@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, TypeVar, cast
 
-from teleworkerd import __version__
 from teleworkerd.protocol.connection import ClientConnection
 from teleworkerd.protocol.errors import (
     ConnectionClosed,
@@ -33,16 +32,14 @@ from teleworkerd.protocol.messages import (
     RunRequest,
     ServerHello,
 )
+from twctl.conduct import AGENT, LOST_AFTER, PING_AFTER
 from twctl.subscription import Subscription
 from twctl.tls import ConnectionRejected
 
 
-PING_AFTER: Final = 15.0  # seconds of silence; keeps NAT entries alive as well
-LOST_AFTER: Final = 40.0  # seconds of silence, so two pings without an answer
 CLOSE_TIMEOUT: Final = 1.0  # seconds; nothing is lost when the peer stays silent
 BUFFER_SIZE: Final = 256 << 10
 
-AGENT: Final = f"twctl/{__version__}"
 
 A = TypeVar("A", bound=Answer)
 M = TypeVar("M", bound=Message)

@@ -15,11 +15,9 @@ from teleworkerd.protocol.errors import (
 )
 from teleworkerd.protocol.messages import ALPN
 from twctl.certificate import format_moment, read_validity
+from twctl.conduct import CONNECT_TIMEOUT
 from twctl.profile import Profile, ProfileError
 
-
-CONNECT_TIMEOUT: Final = 10.0  # seconds, for TCP and for TLS each
-HELLO_TIMEOUT: Final = 10.0  # seconds until the server has to have spoken
 
 _X509: Final[dict[int, str]] = {
     9: "the server's certificate is not valid yet (check both clocks)",

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import shlex
+import signal
 import time
 import uuid
 from collections import defaultdict
@@ -83,7 +84,7 @@ class JobManager:
             job = self._add(record)
             self._restore_output(job)
 
-            if record.status.state is JobState.STARTING and not self._was_ordered(job):
+            if not job.is_over and self._was_never_ordered(job):
                 job.launch_failed(_NEVER_STARTED, ended_at=self._now())
             elif not job.is_over:
                 job.attached(self._executor.attach(job.id, job))
@@ -191,7 +192,7 @@ class JobManager:
 
     def signal(self, job: Job, number: int, *, tree: bool) -> None:
         """Send a signal to a job that has not ended."""
-        if number == 9:
+        if number == signal.SIGKILL:
             job.stop_requested()
 
         job.act(lambda execution: execution.signal(number, tree=tree))
@@ -201,7 +202,6 @@ class JobManager:
     ) -> None:
         """Begin to end a job that has not ended: SIGTERM, *grace*, SIGKILL."""
         job.stop_requested()
-
         job.act(lambda execution: execution.stop(grace=grace, reason=reason))
 
     def configure(self, config: Config) -> None:
@@ -297,7 +297,7 @@ class JobManager:
 
     def _add(self, record: JobRecord) -> Job:
         status = record.status
-        directory = JobDirectory(self._config.jobs_dir / status.id)
+        directory = self._directory(status.id)
         limits = self._config.output
         output = {
             stream: Fanout(
@@ -316,13 +316,19 @@ class JobManager:
         self._by_request[key] = (job.id, record.spec_digest)
         return job
 
-    def _was_ordered(self, job: Job) -> bool:
-        return JobDirectory(self._config.jobs_dir / job.id).path.exists()
+    def _directory(self, job_id: str) -> JobDirectory:
+        return JobDirectory(self._config.jobs_dir / job_id)
+
+    def _was_never_ordered(self, job: Job) -> bool:
+        # The directory is the first thing that the keeper makes.
+        return (
+            job.status.started_at is None and not self._directory(job.id).path.exists()
+        )
 
     def _restore_output(self, job: Job) -> None:
         # A failed launch has no spools; those of a lost job may go on after
         # what was last told of them.
-        directory = JobDirectory(self._config.jobs_dir / job.id)
+        directory = self._directory(job.id)
         sizes = []
 
         for stream in (Stream.STDOUT, Stream.STDERR):

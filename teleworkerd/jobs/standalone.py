@@ -9,16 +9,14 @@
 
 import asyncio
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from teleworkerd.config import Config
 from teleworkerd.executors.keeper_link import KeeperLink
 from teleworkerd.jobs.manager import JobManager
+from teleworkerd.keeper.spawn import spawn
 from teleworkerd.protocol.fields import dump
 from teleworkerd.store import JobStore
 
@@ -33,16 +31,11 @@ async def open_jobs(config: Config) -> AsyncIterator[JobManager]:
     ours, theirs = socket.socketpair()
 
     with theirs:
-        keeper = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # not from the working directory, unless we did
-            "-m",
+        keeper = await spawn(
             "teleworkerd.keeper",
             str(theirs.fileno()),
             json.dumps(dump(config)),
-            stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            descriptors=(theirs.fileno(),),
         )
 
     link = KeeperLink()

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from teleworkerd.cgroups.base import (
     CgroupDriver,
@@ -48,8 +48,18 @@ _EXIT_RETRY: Final = 1.0  # seconds
 _TIMEOUT_CODE: Final = 124  # what timeout(1) reports
 
 
+class JobWatcher(Protocol):
+    """Who hears of a job what cannot wait for its end."""
+
+    def job_grown(self, job: "RunningJob") -> None:
+        """Its spools have grown."""
+
+    def forget_child(self, pid: int) -> None:
+        """Its main process is reaped: the kernel may give *pid* to another."""
+
+
 class RunningJob:
-    """A job between its launch and its burial; *grown* hears of new output.
+    """A job between its launch and its burial; *watcher* hears how it goes on.
 
     Call `start` once, then `finish` once. `signal` and `stop` may come at any
     time, before the start too: they then wait for it.
@@ -62,14 +72,14 @@ class RunningJob:
         config: Config,
         driver: CgroupDriver,
         open_files: tuple[int, int],
-        grown: Callable[["RunningJob"], None],
+        watcher: JobWatcher,
     ) -> None:
         self.id = order.job.id
         self._order = order
         self._config = config
         self._driver = driver
         self._open_files = open_files
-        self._grown = grown
+        self._watcher = watcher
         self._directory = JobDirectory(config.jobs_dir / order.job.id)
         self._stack = contextlib.ExitStack()
         self._is_ours = False
@@ -149,7 +159,7 @@ class RunningJob:
         with self._stack:
             code = await self._process.wait()
             ended_at = time.time_ns()
-
+            self._watcher.forget_child(self._process.pid)
             self._cancel_timers()
             self._stack.callback(self._cancel_timers)
             await end_tree(
@@ -205,7 +215,7 @@ class RunningJob:
                     stream,
                     index=index,
                     pipe=self._config.output.pipe,
-                    grown=lambda: self._grown(self),
+                    grown=lambda: self._watcher.job_grown(self),
                 )
                 self._spools[stream] = spool
                 self._stack.callback(spool.close)

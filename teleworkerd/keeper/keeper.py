@@ -101,6 +101,13 @@ class Keeper:
         self._children.discard(pid)
         self._reap_orphans()
 
+    def job_grown(self, job: RunningJob) -> None:
+        """Tell the server soon that *job* has new output."""
+        if not self._grown:
+            asyncio.get_running_loop().call_soon(self._tell_growth)
+
+        self._grown.add(job)
+
     async def clear_leftovers(self) -> None:
         """End what an earlier keeper left running, and remove its groups."""
         for path in sorted(self._config.jobs_dir.iterdir()):
@@ -210,7 +217,7 @@ class Keeper:
             config=self._config,
             driver=self._driver,
             open_files=self._open_files,
-            grown=self._job_grown,
+            watcher=self,
         )
         self._jobs[job.id] = job
         self._launching += 1
@@ -237,7 +244,6 @@ class Keeper:
 
         self._tell(JobLaunched(job.id, launched))
         record = await job.finish()
-        self.forget_child(launched.pid)
         del self._jobs[job.id]
         self._grown.discard(job)
         self._tell(JobExited(job.id, record))
@@ -252,12 +258,6 @@ class Keeper:
     def _tell(self, message: Message) -> None:
         if self._channel is not None:
             self._channel.send(message)
-
-    def _job_grown(self, job: RunningJob) -> None:
-        if not self._grown:
-            asyncio.get_running_loop().call_soon(self._tell_growth)
-
-        self._grown.add(job)
 
     def _tell_growth(self) -> None:
         # A slow server is told later, of all growth at once.

@@ -6,8 +6,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -17,6 +15,7 @@ from teleworkerd.cgroups.detect import detect
 from teleworkerd.config import Address, Config, ConfigError, parse_address
 from teleworkerd.keeper.keeper import Keeper, use_pidfds
 from teleworkerd.keeper.notify import notify
+from teleworkerd.keeper.spawn import spawn
 from teleworkerd.keeper.state_dir import StateDirectory
 
 
@@ -182,21 +181,11 @@ class _Daemon:
 
         with theirs, self._keeper.launching(), contextlib.ExitStack() as stack:
             stack.callback(ours.close)
-            self._server = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # not from the working directory, unless we did
-                "-m",
+            self._server = await spawn(
                 "teleworkerd.server",
-                str(theirs.fileno()),
-                *map(str, listeners),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *listeners),
-                # Ctrl-C on a terminal is for the keeper alone.
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                },
+                *map(str, (theirs.fileno(), *listeners)),
+                descriptors=(theirs.fileno(), *listeners),
+                own_session=True,
             )
             self._keeper.keep_child(self._server.pid)
             stack.pop_all()

@@ -53,8 +53,3 @@ class FrameDecoder:
 
         del self._buffer[:stop]
         return frame
-
-    @property
-    def pending(self) -> int:
-        """How many bytes wait for the rest of their frame."""
-        return len(self._buffer)

@@ -215,17 +215,28 @@ async def test_output_of_an_ended_job(
         assert each.status.stderr.end == 3
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (JobState.STARTING, JobState.FAILED),
+        (JobState.STOPPING, JobState.STOPPED),
+    ],
+)
 async def test_job_that_was_never_ordered(
-    config: Config, executor: FakeExecutor, store: JobStore
+    config: Config,
+    executor: FakeExecutor,
+    store: JobStore,
+    before: JobState,
+    after: JobState,
 ) -> None:
-    """A job that the keeper has never heard of has failed; it is not lost."""
-    record = stored(1, JobState.STARTING)
+    """A job that the keeper has never heard of did not start; it is not lost."""
+    record = stored(1, before)
     await store.save(record)
     later = JobManager(executor=executor, store=store, config=config)
 
     await later.load()
 
     status = later.get(record.status.id, owner="alice").status
-    assert (status.state, status.reason) == (JobState.FAILED, Reason.LAUNCH)
+    assert (status.state, status.reason) == (after, Reason.LAUNCH)
     assert status.error is not None
     assert "before the job was started" in status.error.message

@@ -130,8 +130,6 @@ async def test_no_hello(certs: Certificates, caplog: pytest.LogCaptureFixture) -
     """Who says nothing after the handshake is told so, and closed."""
     async with serving(certs, hello_timeout=0.2) as server, Peers() as peers:
         client = await peers.connect(server, certs, greet=False)
-        await until(lambda: server.sessions, what="the session")
-        await asyncio.sleep(0.3)
         client.connection.receive_data(await client.reader.readuntil(b"no hello"))
 
         assert await client.is_closed() or await client.reader.read() != b""
