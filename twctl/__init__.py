@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         Unavailable,
         UnsupportedVersion,
     )
-    from teleworkerd.protocol.messages import InfoAnswer
+    from teleworkerd.protocol.messages import InfoResponse
     from teleworkerd.protocol.types import (
         JobState,
         JobStatus,
@@ -60,7 +60,7 @@ __all__ = [
     "Client",
     "ConnectionClosed",
     "ConnectionRejected",
-    "InfoAnswer",
+    "InfoResponse",
     "InternalError",
     "InvalidRequest",
     "JobNotFound",
@@ -96,7 +96,7 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
     "twctl.profile": ("Profile", "ProfileError"),
     "twctl.subscription": ("Chunk",),
     "twctl.tls": ("ConnectionRejected",),
-    "teleworkerd.protocol.messages": ("InfoAnswer",),
+    "teleworkerd.protocol.messages": ("InfoResponse",),
     "teleworkerd.protocol.types": (
         "JobState",
         "JobStatus",

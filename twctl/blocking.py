@@ -18,14 +18,14 @@ from teleworkerd.protocol.errors import (
     Unavailable,
 )
 from teleworkerd.protocol.messages import (
-    Answer,
-    ErrorAnswer,
+    ErrorResponse,
     Goaway,
     Message,
     Ping,
     Request,
-    RunAnswer,
+    Response,
     RunRequest,
+    RunResponse,
     ServerHello,
 )
 from twctl.conduct import AGENT, CONNECT_TIMEOUT, HELLO_TIMEOUT, LOST_AFTER, PING_AFTER
@@ -38,12 +38,12 @@ from twctl.tls import (
 )
 
 
-ANSWER_TIMEOUT: Final = 60.0  # seconds; starting a job on a busy host takes a few
+RESPONSE_TIMEOUT: Final = 60.0  # seconds; starting a job on a busy host takes a few
 RETRY_FOR: Final = 60.0  # seconds; whoever starts a job waits for its ID at a prompt
 LONGEST_PAUSE: Final = 2.0  # seconds
 READ_SIZE: Final = 64 << 10
 
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=Response)
 
 
 class BlockingSession:
@@ -85,11 +85,11 @@ class BlockingSession:
     def ask(
         self,
         request: Request,
-        answer: type[A],
+        response: type[A],
         *,
-        timeout: float | None = ANSWER_TIMEOUT,
+        timeout: float | None = RESPONSE_TIMEOUT,
     ) -> A:
-        """Return the answer to *request*, whose id must be new on this connection.
+        """Return the response to *request*, whose id must be new on this connection.
 
         Raises the `RequestError` that the server answers, or `ConnectionClosed`
         when it is silent for too long, gone, or has refused the connection.
@@ -106,9 +106,9 @@ class BlockingSession:
             ) from error
 
         match received:
-            case ErrorAnswer(code, message, _, details):
+            case ErrorResponse(code, message, _, details):
                 raise RequestError.from_wire(code, message, details)
-            case answer():
+            case response():
                 return received
             case _:
                 raise ConnectionRejected(
@@ -134,7 +134,7 @@ class BlockingSession:
             now = time.monotonic()
 
             if now - heard_at >= LOST_AFTER or (deadline and now >= deadline):
-                raise TimeoutError(f"no answer within {now - heard_at:.0f} s")
+                raise TimeoutError(f"no response within {now - heard_at:.0f} s")
 
             if self._read(PING_AFTER if deadline is None else deadline - now):
                 heard_at = time.monotonic()
@@ -174,8 +174,8 @@ class BlockingSession:
             self._socket.sendall(piece)
 
 
-def start(profile: Profile, request: RunRequest) -> RunAnswer:
-    """Start a job; asks again, with the same request id, when the answer is lost.
+def start(profile: Profile, request: RunRequest) -> RunResponse:
+    """Start a job; asks again, with the same request id, when the response is lost.
 
     The first connection is not tried twice. Raises as `BlockingSession.ask`.
     """
@@ -187,7 +187,7 @@ def start(profile: Profile, request: RunRequest) -> RunAnswer:
         try:
             with BlockingSession(profile) as session:
                 asked = True
-                return session.ask(request, RunAnswer)
+                return session.ask(request, RunResponse)
         except ConnectionRejected:
             raise
         except (ConnectionClosed, Unavailable) as error:

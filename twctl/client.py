@@ -8,17 +8,17 @@ from typing import Final, Self
 
 from teleworkerd.protocol.messages import (
     MAX_PAGE,
-    DoneAnswer,
-    InfoAnswer,
+    DoneResponse,
     InfoRequest,
+    InfoResponse,
     KillRequest,
-    ListAnswer,
     ListRequest,
+    ListResponse,
     OutputRequest,
-    RunAnswer,
     RunRequest,
-    StatusAnswer,
+    RunResponse,
     StatusRequest,
+    StatusResponse,
     StopRequest,
     WaitRequest,
 )
@@ -67,11 +67,11 @@ class RemoteJob:
 
     async def status(self) -> JobStatus:
         """Return the job as it is now."""
-        return (await self._link.ask(StatusRequest(0, self.id), StatusAnswer)).status
+        return (await self._link.ask(StatusRequest(0, self.id), StatusResponse)).status
 
     async def wait(self) -> JobStatus:
         """Return the job's last status, when it has ended."""
-        return (await self._link.ask(WaitRequest(0, self.id), StatusAnswer)).status
+        return (await self._link.ask(WaitRequest(0, self.id), StatusResponse)).status
 
     async def kill(self, signal: int = SIGKILL, *, tree: bool = False) -> bool:
         """Send a signal; return False when the job had ended already.
@@ -83,7 +83,7 @@ class RemoteJob:
         request = KillRequest(0, self.id, int(signal), tree)
         again = signal == SIGKILL
         return not (
-            await self._link.ask(request, DoneAnswer, again=again)
+            await self._link.ask(request, DoneResponse, again=again)
         ).already_ended
 
     async def stop(self, grace: float | None = DEFAULT_GRACE) -> bool:
@@ -92,7 +92,7 @@ class RemoteJob:
         None waits for ever. Returns False when the job had ended already.
         """
         request = StopRequest(0, self.id, grace)
-        return not (await self._link.ask(request, DoneAnswer)).already_ended
+        return not (await self._link.ask(request, DoneResponse)).already_ended
 
     async def output(
         self,
@@ -187,8 +187,8 @@ class Client:
     async def start(self, spec: JobSpec, *, request_id: str | None = None) -> RemoteJob:
         """Start the job that *spec* describes, as `run` does."""
         request = RunRequest(0, request_id or os.urandom(16).hex(), spec)
-        answer = await self._link.ask(request, RunAnswer)
-        return RemoteJob(self._link, answer.job)
+        response = await self._link.ask(request, RunResponse)
+        return RemoteJob(self._link, response.job)
 
     def job(self, ref: str) -> RemoteJob:
         """Return the job with this id, unique prefix or name; asks nothing yet."""
@@ -210,16 +210,16 @@ class Client:
         while limit is None or len(found) < limit:
             page = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(found))
             request = ListRequest(0, wanted, name, dict(labels or {}), page, before)
-            answer = await self._link.ask(request, ListAnswer)
-            found += answer.jobs
+            response = await self._link.ask(request, ListResponse)
+            found += response.jobs
 
-            if not answer.more or not answer.jobs:
+            if not response.more or not response.jobs:
                 break
 
-            before = answer.jobs[-1].id
+            before = response.jobs[-1].id
 
         return found
 
-    async def info(self) -> InfoAnswer:
+    async def info(self) -> InfoResponse:
         """Return what the server says about itself."""
-        return await self._link.ask(InfoRequest(0), InfoAnswer)
+        return await self._link.ask(InfoRequest(0), InfoResponse)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from teleworkerd.protocol.errors import Cancelled, ConnectionClosed, Unavailable
-from teleworkerd.protocol.messages import Answer, OutputRequest, Request, WaitRequest
+from teleworkerd.protocol.messages import OutputRequest, Request, Response, WaitRequest
 from teleworkerd.protocol.types import JobStatus
 from twctl.opening import open_session
 from twctl.profile import Profile
@@ -23,7 +23,7 @@ FIRST_PAUSE: Final = 0.02  # seconds; a restarted server is back soon
 LONGEST_PAUSE: Final = 5.0  # seconds
 STABLE_AFTER: Final = 10.0  # seconds; what a session lived to end an outage
 
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=Response)
 
 
 class Link:
@@ -66,8 +66,10 @@ class Link:
         if self._session is not None:
             await self._session.close()
 
-    async def ask(self, request: Request, answer: type[A], *, again: bool = True) -> A:
-        """Return the answer to *request*; asked *again* when the connection broke.
+    async def ask(
+        self, request: Request, response: type[A], *, again: bool = True
+    ) -> A:
+        """Return the response to *request*; asked *again* when the connection broke.
 
         Raises `RequestError`, or `ConnectionClosed` when the outage lasts too long.
         """
@@ -75,7 +77,7 @@ class Link:
             session = await self._present()
 
             try:
-                received = await session.ask(request, answer)
+                received = await session.ask(request, response)
             except ConnectionRejected:
                 raise
             except ConnectionClosed as error:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from teleworkerd.protocol.messages import VERSION, InfoAnswer
+from teleworkerd.protocol.messages import VERSION, InfoResponse
 from teleworkerd.protocol.types import JobStatus, Limits, StreamStatus
 from twctl.exit_codes import of_status
 from twctl.render import SECOND, decode, escape, moment
@@ -48,7 +48,7 @@ def status_text(status: JobStatus) -> str:
     return _block(facts)
 
 
-def info_text(info: InfoAnswer) -> str:
+def info_text(info: InfoResponse) -> str:
     """Return what the server says about itself, a fact a line."""
     return _block(
         [

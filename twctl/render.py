@@ -5,7 +5,7 @@ import time
 from enum import StrEnum
 from typing import Final
 
-from teleworkerd.protocol.messages import VERSION, InfoAnswer
+from teleworkerd.protocol.messages import VERSION, InfoResponse
 from teleworkerd.protocol.types import JobStatus, StreamStatus
 
 
@@ -92,7 +92,7 @@ def status_object(status: JobStatus) -> dict[str, object]:
     }
 
 
-def info_object(info: InfoAnswer) -> dict[str, object]:
+def info_object(info: InfoResponse) -> dict[str, object]:
     """Return a server as `info -o json` prints it."""
     return {
         "schema": SCHEMA,

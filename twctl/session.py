@@ -17,18 +17,18 @@ from teleworkerd.protocol.errors import (
     Unavailable,
 )
 from teleworkerd.protocol.messages import (
-    Answer,
     Cancel,
     Credit,
-    ErrorAnswer,
+    ErrorResponse,
     Goaway,
     Message,
-    OutputAnswer,
     OutputChunk,
     OutputEnd,
     OutputRequest,
+    OutputResponse,
     Ping,
     Request,
+    Response,
     RunRequest,
     ServerHello,
 )
@@ -41,7 +41,7 @@ CLOSE_TIMEOUT: Final = 1.0  # seconds; nothing is lost when the peer stays silen
 BUFFER_SIZE: Final = 256 << 10
 
 
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=Response)
 M = TypeVar("M", bound=Message)
 
 
@@ -61,7 +61,7 @@ class Session(asyncio.BufferedProtocol):
         self._error: TeleworkerError | OSError | None = None
         self.is_closed = False  # nothing can be asked any more
         self._numbers: Iterator[int] = itertools.cycle(range(1 << 32))
-        self._answers: dict[int, asyncio.Future[Answer]] = {}
+        self._responses: dict[int, asyncio.Future[Response]] = {}
         self._subscriptions: dict[int, Subscription] = {}
         self._slots = asyncio.Semaphore(1)  # the hello says how many more
         self._writable = asyncio.Event()
@@ -73,14 +73,14 @@ class Session(asyncio.BufferedProtocol):
 
     # For the users of a session
 
-    async def ask(self, request: Request, answer: type[A]) -> A:
-        """Send *request* under a number of its own and return its answer.
+    async def ask(self, request: Request, response: type[A]) -> A:
+        """Send *request* under a number of its own and return its response.
 
         Raises the `RequestError` that the server answers, or `ConnectionClosed`.
         """
         number = await self._acquire()
-        future: asyncio.Future[Answer] = self._loop.create_future()
-        self._answers[number] = future
+        future: asyncio.Future[Response] = self._loop.create_future()
+        self._responses[number] = future
 
         try:
             self._send(replace(request, id=number))
@@ -96,7 +96,7 @@ class Session(asyncio.BufferedProtocol):
 
             raise
 
-        if not isinstance(received, answer):
+        if not isinstance(received, response):
             raise ConnectionRejected(
                 f"{self._address}: {request.type} was answered by {received.type}"
             )
@@ -111,13 +111,13 @@ class Session(asyncio.BufferedProtocol):
         subscription = Subscription(
             request.stream, lambda size: self._grant(number, size)
         )
-        opened: asyncio.Future[Answer] = self._loop.create_future()
-        self._answers[number] = opened
+        opened: asyncio.Future[Response] = self._loop.create_future()
+        self._responses[number] = opened
         self._subscriptions[number] = subscription
 
         try:
             self._send(replace(request, id=number))
-            answer = await opened
+            response = await opened
         except LocalProtocolError:
             self._release(number)
             raise
@@ -125,11 +125,14 @@ class Session(asyncio.BufferedProtocol):
             self._cancel(number)
             raise
 
-        if not isinstance(answer, OutputAnswer) or answer.offset != request.offset:
+        if (
+            not isinstance(response, OutputResponse)
+            or response.offset != request.offset
+        ):
             self._cancel(number)
             raise ConnectionRejected(
                 f"{self._address}: output from {request.offset} on was asked for,"
-                f" the answer is {answer}"
+                f" the response is {response}"
             )
 
         return subscription, lambda: self._cancel(number)
@@ -210,12 +213,12 @@ class Session(asyncio.BufferedProtocol):
             case OutputEnd(number):
                 self._subscriptions[number].put(message)
                 self._release(number)
-            case OutputAnswer(number):
-                _settle(self._answers.pop(number), message)
-            case ErrorAnswer(code, text, int(number), details):
+            case OutputResponse(number):
+                _settle(self._responses.pop(number), message)
+            case ErrorResponse(code, text, int(number), details):
                 self._refuse(number, RequestError.from_wire(code, text, details))
-            case Answer(number):
-                _settle(self._answers[number], message)
+            case Response(number):
+                _settle(self._responses[number], message)
                 self._release(number)
             case ServerHello(limits=limits):
                 for _ in range(limits.max_requests - 1):
@@ -228,7 +231,7 @@ class Session(asyncio.BufferedProtocol):
                 pass
 
     def _refuse(self, number: int, error: TeleworkerError) -> None:
-        future = self._answers.get(number)
+        future = self._responses.get(number)
         subscription = self._subscriptions.get(number)
         self._release(number)
 
@@ -247,17 +250,17 @@ class Session(asyncio.BufferedProtocol):
         return next(
             number
             for number in self._numbers
-            if number not in self._answers and number not in self._subscriptions
+            if number not in self._responses and number not in self._subscriptions
         )
 
     def _release(self, number: int) -> None:
-        self._answers.pop(number, None)
+        self._responses.pop(number, None)
         self._subscriptions.pop(number, None)
         self._slots.release()
 
     def _cancel(self, number: int) -> None:
         # The number stays taken until the server has answered.
-        if number in self._answers or number in self._subscriptions:
+        if number in self._responses or number in self._subscriptions:
             self._send(Cancel(number))
 
     def _grant(self, number: int, size: int) -> None:
@@ -305,7 +308,7 @@ class Session(asyncio.BufferedProtocol):
         if not self.greeted.done():
             _settle(self.greeted, self.lost())
 
-        for number in {*self._answers, *self._subscriptions}:
+        for number in {*self._responses, *self._subscriptions}:
             self._refuse(number, self.lost())
 
         self._writable.set()

@@ -77,7 +77,7 @@ _SAID: Final[tuple[tuple[tuple[type[OSError], ...], str], ...]] = (
     ((ConnectionRefusedError,), "nothing listens there; is teleworkerd running?"),
     (
         (TimeoutError,),
-        f"no answer within {CONNECT_TIMEOUT:.0f} s; is the address right?",
+        f"no response within {CONNECT_TIMEOUT:.0f} s; is the address right?",
     ),
 )
 

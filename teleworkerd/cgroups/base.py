@@ -20,7 +20,7 @@ class CgroupError(TeleworkerError):
     """The kernel refused something that a group needs.
 
     *path* is the file or directory, *value* what was written to it, *errno* the
-    kernel's answer (0 when it took the value and stored another).
+    kernel's response (0 when it took the value and stored another).
     """
 
     def __init__(

@@ -32,18 +32,18 @@ from teleworkerd.protocol.messages import (
     MAX_REQUESTS,
     SERVER_MESSAGES,
     VERSION,
-    Answer,
     Cancel,
     ClientHello,
     ConnectionLimits,
     Credit,
-    ErrorAnswer,
+    ErrorResponse,
     Message,
     OutputRequest,
     Ping,
     Pong,
     Rejected,
     Request,
+    Response,
     ServerHello,
 )
 
@@ -181,7 +181,7 @@ class ServerConnection(Connection):
         if isinstance(error, RequestError):
             code = error.code
 
-        self._outgoing += encode(ErrorAnswer(code, str(error)))
+        self._outgoing += encode(ErrorResponse(code, str(error)))
 
     def _accept(self, message: Message) -> None:
         if self.state is ConnectionState.GREETING:
@@ -226,7 +226,7 @@ class ServerConnection(Connection):
 
     def _check(self, message: Message) -> None:
         match message:
-            case Answer(request_id) | ErrorAnswer(id=int(request_id)):
+            case Response(request_id) | ErrorResponse(id=int(request_id)):
                 self._requests.answer(message, request_id)
             case _:
                 pass
@@ -248,7 +248,7 @@ class ClientConnection(Connection):
         """Say nothing: protocol.md, "Closing", has no such word for a client."""
 
     def _accept(self, message: Message) -> None:
-        if isinstance(message, ErrorAnswer) and message.id is None:
+        if isinstance(message, ErrorResponse) and message.id is None:
             raise RequestError.from_wire(message.code, message.message, message.details)
 
         if self.state is ConnectionState.GREETING:
@@ -256,7 +256,7 @@ class ClientConnection(Connection):
             return
 
         match message:
-            case Answer(request_id) | ErrorAnswer(id=int(request_id)):
+            case Response(request_id) | ErrorResponse(id=int(request_id)):
                 self._requests.answer(message, request_id)
             case ServerHello():
                 raise RemoteProtocolError("a second hello")

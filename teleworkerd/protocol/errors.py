@@ -6,7 +6,7 @@
     ├── ConnectionClosed            the connection is over; carries why
     ├── ProtocolError
     │   ├── LocalProtocolError      we broke the rules: a bug
-    │   └── RemoteProtocolError     the peer broke them: answer, close
+    │   └── RemoteProtocolError     the peer broke them: response, close
     └── RequestError                crosses the wire as (code, message, details)
         ├── InvalidRequest          a value is out of its range
         ├── JobNotFound             no such job, or somebody else's
@@ -39,7 +39,7 @@ class TeleworkerError(Exception):
 
 
 class ConnectionClosed(TeleworkerError):
-    """The connection ended before the answer; the cause is chained."""
+    """The connection ended before the response; the cause is chained."""
 
 
 class ProtocolError(TeleworkerError):

@@ -4,22 +4,22 @@ from dataclasses import dataclass
 
 from teleworkerd.protocol.errors import ProtocolError
 from teleworkerd.protocol.messages import (
-    ANSWERS,
-    Answer,
-    ErrorAnswer,
+    RESPONSES,
+    ErrorResponse,
     Message,
-    OutputAnswer,
     OutputChunk,
     OutputEnd,
     OutputRequest,
+    OutputResponse,
     Rejected,
     Request,
+    Response,
 )
 
 
 @dataclass(slots=True)
 class InFlight:
-    """A request on its way to its final answer.
+    """A request on its way to its final response.
 
     `credit` and `offset` are those of an output request: the bytes that may be
     sent now, and where the next chunk begins.
@@ -34,7 +34,7 @@ class InFlight:
 class Ledger:
     """The requests in flight; both ends keep one, by the same rules.
 
-    *asking* and *answering* are what is raised when a request or an answer
+    *asking* and *answering* are what is raised when a request or a response
     breaks a rule: at each end, one of the two was its own doing.
     """
 
@@ -64,34 +64,34 @@ class Ledger:
 
         self._requests[request.id] = in_flight
 
-    def answer(self, answer: Answer | ErrorAnswer, request_id: int) -> None:
-        """Take *answer* into account; a final one ends its request."""
+    def answer(self, response: Response | ErrorResponse, request_id: int) -> None:
+        """Take *response* into account; a final one ends its request."""
         held = self._requests.get(request_id)
 
         if held is None:
-            raise self._answering(f"{answer.type} for request {request_id}, not open")
+            raise self._answering(f"{response.type} for request {request_id}, not open")
 
-        if not isinstance(answer, (ErrorAnswer, *ANSWERS[held.request])):
+        if not isinstance(response, (ErrorResponse, *RESPONSES[held.request])):
             raise self._answering(
-                f"{answer.type} for request {request_id}, a {held.request.type}"
+                f"{response.type} for request {request_id}, a {held.request.type}"
             )
 
-        match answer:
-            case OutputAnswer():
-                self._check_offset(answer, held, is_open=False)
+        match response:
+            case OutputResponse():
+                self._check_offset(response, held, is_open=False)
                 held.is_open = True
             case OutputChunk():
-                self._check_offset(answer, held, is_open=True)
-                self._spend(answer, held)
+                self._check_offset(response, held, is_open=True)
+                self._spend(response, held)
             case OutputEnd():
-                self._check_offset(answer, held, is_open=True)
+                self._check_offset(response, held, is_open=True)
                 del self._requests[request_id]
             case _:
                 del self._requests[request_id]
 
     def _check_offset(
         self,
-        answer: OutputAnswer | OutputChunk | OutputEnd,
+        response: OutputResponse | OutputChunk | OutputEnd,
         held: InFlight,
         *,
         is_open: bool,
@@ -99,13 +99,13 @@ class Ledger:
         if held.is_open is not is_open:
             when = "after" if held.is_open else "before"
             raise self._answering(
-                f"{answer.type} for request {answer.id} {when} opened"
+                f"{response.type} for request {response.id} {when} opened"
             )
 
-        if answer.offset != held.offset:
+        if response.offset != held.offset:
             raise self._answering(
-                f"{answer.type} for request {answer.id} at offset {answer.offset},"
-                f" not {held.offset}"
+                f"{response.type} for request {response.id}"
+                f" at offset {response.offset}, not {held.offset}"
             )
 
     def _spend(self, chunk: OutputChunk, held: InFlight) -> None:

@@ -51,7 +51,7 @@ class Request(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Message):
+class Response(Message):
     """Something the server says about the request with this `id`."""
 
     id: RequestId
@@ -234,7 +234,7 @@ class Goaway(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorAnswer(Message):
+class ErrorResponse(Message):
     """A request was refused or, with `id` None, the whole connection."""
 
     type = "error"
@@ -245,7 +245,7 @@ class ErrorAnswer(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class RunAnswer(Answer):
+class RunResponse(Response):
     """The job runs, or has run; `created` is false for a repeated request id."""
 
     type = "started"
@@ -254,7 +254,7 @@ class RunAnswer(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class StatusAnswer(Answer):
+class StatusResponse(Response):
     """One job in full: answers status and wait."""
 
     type = "job"
@@ -262,7 +262,7 @@ class StatusAnswer(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class ListAnswer(Answer):
+class ListResponse(Response):
     """A page of jobs; `more` means that another page follows."""
 
     type = "jobs"
@@ -271,7 +271,7 @@ class ListAnswer(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class DoneAnswer(Answer):
+class DoneResponse(Response):
     """Kill and stop were passed on, or the job had ended already."""
 
     type = "done"
@@ -280,7 +280,7 @@ class DoneAnswer(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class OutputAnswer(Answer):
+class OutputResponse(Response):
     """The subscription stands; chunks follow, and at last one `OutputEnd`."""
 
     type = "opened"
@@ -289,7 +289,7 @@ class OutputAnswer(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class OutputChunk(Answer):
+class OutputChunk(Response):
     """A run of output bytes; `offset` is that of the first."""
 
     type = "chunk"
@@ -298,7 +298,7 @@ class OutputChunk(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class OutputEnd(Answer):
+class OutputEnd(Response):
     """The last message of an output request.
 
     `complete` means that the job has ended and `offset` is all that it wrote;
@@ -313,7 +313,7 @@ class OutputEnd(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class InfoAnswer(Answer):
+class InfoResponse(Response):
     """What the server says about itself."""
 
     type = "info"
@@ -336,18 +336,18 @@ class Rejected(Message):
     error: RequestError
 
 
-ANSWERS: Final[Mapping[type[Message], tuple[type[Message], ...]]] = {
-    RunRequest: (RunAnswer,),
-    StatusRequest: (StatusAnswer,),
-    WaitRequest: (StatusAnswer,),
-    ListRequest: (ListAnswer,),
-    KillRequest: (DoneAnswer,),
-    StopRequest: (DoneAnswer,),
-    OutputRequest: (OutputAnswer, OutputChunk, OutputEnd),
-    InfoRequest: (InfoAnswer,),
+RESPONSES: Final[Mapping[type[Message], tuple[type[Message], ...]]] = {
+    RunRequest: (RunResponse,),
+    StatusRequest: (StatusResponse,),
+    WaitRequest: (StatusResponse,),
+    ListRequest: (ListResponse,),
+    KillRequest: (DoneResponse,),
+    StopRequest: (DoneResponse,),
+    OutputRequest: (OutputResponse, OutputChunk, OutputEnd),
+    InfoRequest: (InfoResponse,),
     Rejected: (),
 }
-"""What may answer a request, besides an `ErrorAnswer`."""
+"""What may answer a request, besides an `ErrorResponse`."""
 
 CLIENT_MESSAGES: Final[tuple[type[Message], ...]] = (
     ClientHello,
@@ -368,15 +368,15 @@ CLIENT_MESSAGES: Final[tuple[type[Message], ...]] = (
 SERVER_MESSAGES: Final[tuple[type[Message], ...]] = (
     ServerHello,
     Goaway,
-    ErrorAnswer,
-    RunAnswer,
-    StatusAnswer,
-    ListAnswer,
-    DoneAnswer,
-    OutputAnswer,
+    ErrorResponse,
+    RunResponse,
+    StatusResponse,
+    ListResponse,
+    DoneResponse,
+    OutputResponse,
     OutputChunk,
     OutputEnd,
-    InfoAnswer,
+    InfoResponse,
     Ping,
     Pong,
 )

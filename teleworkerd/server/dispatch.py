@@ -1,4 +1,4 @@
-"""From a request to its handler, and from what happens there to an answer."""
+"""From a request to its handler, and from what happens there to a response."""
 
 import asyncio
 import logging
@@ -12,9 +12,9 @@ from teleworkerd.protocol.errors import (
     LocalProtocolError,
     RequestError,
 )
-from teleworkerd.protocol.messages import ErrorAnswer, Message, Request
+from teleworkerd.protocol.messages import ErrorResponse, Message, Request
 from teleworkerd.server.handlers import HANDLERS, Call, Handler, Service
-from teleworkerd.server.session import Session, error_answer
+from teleworkerd.server.session import Session, error_response
 
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,12 @@ class Dispatcher:
         self._handlers: Final = handlers
 
     async def __call__(self, session: Session, request: Request) -> None:
-        """Do what *request* asks; every way out of a handler is an answer."""
+        """Do what *request* asks; every way out of a handler is a response."""
         call = Call(session, request.id)
-        answer: Message
+        response: Message
 
         try:
-            answer = await self._handlers[type(request)](self._service, call, request)
+            response = await self._handlers[type(request)](self._service, call, request)
         except ConnectionClosed:
             return
         except asyncio.CancelledError:
@@ -45,28 +45,30 @@ class Dispatcher:
                 raise
 
             # The client cancelled the request, not somebody this task.
-            answer = error_answer(request.id, Cancelled("cancelled by the client"))
+            response = error_response(request.id, Cancelled("cancelled by the client"))
         except RequestError as error:
-            answer = error_answer(request.id, error)
+            response = error_response(request.id, error)
         except Exception:
             log.exception("request %s of %s failed", request.type, session)
-            answer = _internal(request)
+            response = _internal(request)
 
         try:
-            await self._send(session, request, answer)
+            await self._send(session, request, response)
         except ConnectionClosed:
-            log.debug("%s did not wait for its answer", session)
+            log.debug("%s did not wait for its response", session)
 
-    async def _send(self, session: Session, request: Request, answer: Message) -> None:
+    async def _send(
+        self, session: Session, request: Request, response: Message
+    ) -> None:
         try:
-            await session.send(answer)
+            await session.send(response)
         except LocalProtocolError:
             log.exception(
-                "the answer to %s of %s cannot be sent", request.type, session
+                "the response to %s of %s cannot be sent", request.type, session
             )
             await session.send(_internal(request))
 
 
-def _internal(request: Request) -> ErrorAnswer:
+def _internal(request: Request) -> ErrorResponse:
     error = InternalError("the server failed; its log says why")
-    return error_answer(request.id, error)
+    return error_response(request.id, error)

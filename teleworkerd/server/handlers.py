@@ -12,22 +12,22 @@ from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.codec import dump_record
 from teleworkerd.protocol.framing import MAX_FRAME
 from teleworkerd.protocol.messages import (
-    DoneAnswer,
-    InfoAnswer,
+    DoneResponse,
     InfoRequest,
+    InfoResponse,
     KillRequest,
-    ListAnswer,
     ListRequest,
+    ListResponse,
     Message,
-    OutputAnswer,
     OutputChunk,
     OutputEnd,
     OutputRequest,
+    OutputResponse,
     Request,
-    RunAnswer,
     RunRequest,
-    StatusAnswer,
+    RunResponse,
     StatusRequest,
+    StatusResponse,
     StopRequest,
     WaitRequest,
 )
@@ -70,19 +70,19 @@ async def run(service: Service, call: Call, request: RunRequest) -> Message:
     job, created = await service.manager.run(
         request.spec, owner=call.owner, request_id=request.request_id
     )
-    return RunAnswer(call.id, job.id, created)
+    return RunResponse(call.id, job.id, created)
 
 
 async def status(service: Service, call: Call, request: StatusRequest) -> Message:
     """Tell about one job."""
     job = service.manager.get(request.job, owner=call.owner)
-    return StatusAnswer(call.id, job.status)
+    return StatusResponse(call.id, job.status)
 
 
 async def wait(service: Service, call: Call, request: WaitRequest) -> Message:
     """Tell about one job once it has ended."""
     job = service.manager.get(request.job, owner=call.owner)
-    return StatusAnswer(call.id, await job.wait())
+    return StatusResponse(call.id, await job.wait())
 
 
 async def list_jobs(service: Service, call: Call, request: ListRequest) -> Message:
@@ -103,11 +103,11 @@ async def list_jobs(service: Service, call: Call, request: ListRequest) -> Messa
         if page and (
             len(page) == request.limit or size > MAX_FRAME // 2 or values > MAX_VALUES
         ):
-            return ListAnswer(call.id, tuple(page), more=True)
+            return ListResponse(call.id, tuple(page), more=True)
 
         page.append(job)
 
-    return ListAnswer(call.id, tuple(page))
+    return ListResponse(call.id, tuple(page))
 
 
 async def kill(service: Service, call: Call, request: KillRequest) -> Message:
@@ -115,10 +115,10 @@ async def kill(service: Service, call: Call, request: KillRequest) -> Message:
     job = service.manager.get(request.job, owner=call.owner)
 
     if job.is_over:
-        return DoneAnswer(call.id, job.id, already_ended=True)
+        return DoneResponse(call.id, job.id, already_ended=True)
 
     service.manager.signal(job, request.signal, tree=request.tree)
-    return DoneAnswer(call.id, job.id)
+    return DoneResponse(call.id, job.id)
 
 
 async def stop(service: Service, call: Call, request: StopRequest) -> Message:
@@ -126,10 +126,10 @@ async def stop(service: Service, call: Call, request: StopRequest) -> Message:
     job = service.manager.get(request.job, owner=call.owner)
 
     if job.is_over:
-        return DoneAnswer(call.id, job.id, already_ended=True)
+        return DoneResponse(call.id, job.id, already_ended=True)
 
     service.manager.stop(job, grace=request.grace)
-    return DoneAnswer(call.id, job.id)
+    return DoneResponse(call.id, job.id)
 
 
 async def output(service: Service, call: Call, request: OutputRequest) -> Message:
@@ -139,7 +139,7 @@ async def output(service: Service, call: Call, request: OutputRequest) -> Messag
     with job.subscribe(
         request.stream, offset=request.offset, follow=request.follow
     ) as subscription:
-        await call.session.send(OutputAnswer(call.id, job.id, request.offset))
+        await call.session.send(OutputResponse(call.id, job.id, request.offset))
 
         try:
             while await subscription.ready():
@@ -163,7 +163,7 @@ async def output(service: Service, call: Call, request: OutputRequest) -> Messag
 
 async def info(service: Service, call: Call, request: InfoRequest) -> Message:  # noqa: ARG001  every handler has the same form
     """Tell about the server."""
-    return InfoAnswer(
+    return InfoResponse(
         call.id,
         version=__version__,
         name=call.owner,

@@ -23,7 +23,7 @@ from teleworkerd.protocol.messages import (
     Cancel,
     ClientHello,
     Credit,
-    ErrorAnswer,
+    ErrorResponse,
     Goaway,
     Message,
     Ping,
@@ -39,7 +39,7 @@ SOFTWARE: Final = f"teleworkerd {__version__}"
 
 
 class Dispatch(Protocol):
-    """Answers one request; returns when the last answer has been sent."""
+    """Answers one request; returns when the last response has been sent."""
 
     def __call__(
         self, session: "Session", request: Request
@@ -212,7 +212,7 @@ class Session(asyncio.Protocol):
             case Request():
                 self._start(message)
             case Rejected(request_id, error):
-                self._connection.send(error_answer(request_id, error))
+                self._connection.send(error_response(request_id, error))
             case Credit(request_id):
                 if event := self._credited.get(request_id):
                     event.set()
@@ -229,14 +229,14 @@ class Session(asyncio.Protocol):
         task.add_done_callback(lambda task: self._finished(request.id, task))
 
     def _finished(self, request_id: int, task: asyncio.Task[None]) -> None:
-        # A client may use the id again as soon as it has the answer.
+        # A client may use the id again as soon as it has the response.
         if self._requests.get(request_id) is task:
             del self._requests[request_id]
             self._credited.pop(request_id, None)
 
     def _refuse(self, error: RequestError) -> None:
         if not self._is_closing:
-            self._connection.send(error_answer(None, error))
+            self._connection.send(error_response(None, error))
             self._flush()
             self.close()
 
@@ -278,9 +278,9 @@ class Session(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(seconds, action)
 
 
-def error_answer(request_id: int | None, error: RequestError) -> ErrorAnswer:
+def error_response(request_id: int | None, error: RequestError) -> ErrorResponse:
     """Return *error* as it goes over the wire."""
-    return ErrorAnswer(
+    return ErrorResponse(
         code=error.code, message=error.message, id=request_id, details=error.details
     )
 

@@ -54,15 +54,15 @@ def try_handshake(
 
 def talk(connection: socket.socket, data: bytes) -> bytes:
     """Send *data* and return all that is answered until the peer closes."""
-    answer = bytearray()
+    response = bytearray()
 
     with suppress(ConnectionError, ssl.SSLError):
         connection.sendall(data)
 
         while more := connection.recv(65536):
-            answer += more
+            response += more
 
-    return bytes(answer)
+    return bytes(response)
 
 
 @contextmanager

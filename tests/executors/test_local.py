@@ -217,18 +217,18 @@ async def test_keeper_goes_away(link: KeeperLink, peer: Peer) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [JobLaunched("job1", LAUNCHED), JobFailed("job1", FAILURE)]
+    "response", [JobLaunched("job1", LAUNCHED), JobFailed("job1", FAILURE)]
 )
 async def test_keeper_goes_away_with_its_answer(
-    link: KeeperLink, peer: Peer, answer: Message
+    link: KeeperLink, peer: Peer, response: Message
 ) -> None:
-    """An answer and the end of the keeper may come in one turn of the loop."""
+    """A response and the end of the keeper may come in one turn of the loop."""
     executor = link.executor
     start = asyncio.create_task(executor.start(job(), TRUE, Sink()))
     other = asyncio.create_task(executor.start(job(2), TRUE, Sink()))
     await peer.next()
     await peer.next()
-    executor.received(answer)
+    executor.received(response)
     executor.disconnected()
     results = await asyncio.wait_for(
         asyncio.gather(start, other, return_exceptions=True), DEADLINE
@@ -239,17 +239,17 @@ async def test_keeper_goes_away_with_its_answer(
 
 
 @pytest.mark.parametrize(
-    "answer", [JobLaunched("job1", LAUNCHED), JobFailed("job1", FAILURE)]
+    "response", [JobLaunched("job1", LAUNCHED), JobFailed("job1", FAILURE)]
 )
 async def test_answer_after_the_caller_left(
-    link: KeeperLink, peer: Peer, answer: Message
+    link: KeeperLink, peer: Peer, response: Message
 ) -> None:
-    """An answer that nobody waits for any more does no harm to the channel."""
+    """A response that nobody waits for any more does no harm to the channel."""
     start = asyncio.create_task(link.executor.start(job(), TRUE, Sink()))
     await peer.next()
     start.cancel()
     await asyncio.wait([start])
-    peer.say(answer, Shutdown())
+    peer.say(response, Shutdown())
     await asyncio.wait_for(link.over.wait(), DEADLINE)
 
     assert not link.gone.is_set()

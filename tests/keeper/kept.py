@@ -160,8 +160,8 @@ class KeptJob:
 
     def exited(self) -> ExitRecord:
         """Wait for the end."""
-        answer = self.keeper.expect(JobExited, lambda message: message.job == self.id)
-        return answer.record
+        response = self.keeper.expect(JobExited, lambda message: message.job == self.id)
+        return response.record
 
     def output(self, stream: Stream = Stream.STDOUT) -> bytes:
         """Return what the spool holds now."""

@@ -246,7 +246,7 @@ async def test_end_behind_a_full_queue(stream: Stream) -> None:
 
 
 async def test_no_follow_ends_at_what_there_was(stream: Stream) -> None:
-    """Without follow, growth after the request is no part of the answer."""
+    """Without follow, growth after the request is no part of the response."""
     stream.write(b"0123456789")
 
     with stream.fanout.subscribe(offset=1, follow=False) as reader:

@@ -130,7 +130,7 @@ def field_rows(cls: type) -> list[Row]:
         (f"`{field.name}`", describe(hints[field.name]), default(field))
         for field in fields(cls)
         if not (issubclass(cls, Message) and field.name == "id")
-        or cls.__name__ == "ErrorAnswer"
+        or cls.__name__ == "ErrorResponse"
     ]
 
 

@@ -8,26 +8,26 @@ from teleworkerd.protocol.messages import (
     Cancel,
     ClientHello,
     Credit,
-    DoneAnswer,
-    ErrorAnswer,
+    DoneResponse,
+    ErrorResponse,
     Goaway,
-    InfoAnswer,
     InfoRequest,
+    InfoResponse,
     KillRequest,
-    ListAnswer,
     ListRequest,
+    ListResponse,
     Message,
-    OutputAnswer,
     OutputChunk,
     OutputEnd,
     OutputRequest,
+    OutputResponse,
     Ping,
     Pong,
-    RunAnswer,
     RunRequest,
+    RunResponse,
     ServerHello,
-    StatusAnswer,
     StatusRequest,
+    StatusResponse,
     StopRequest,
     WaitRequest,
 )
@@ -130,11 +130,11 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
         "a command without limits",
     ),
     ("run-full", "client", RunRequest(2, REQUEST_ID, SPEC), "every field of spec"),
-    ("started", "server", RunAnswer(1, JOB), "a new job"),
-    ("started-again", "server", RunAnswer(2, JOB, created=False), "an old job"),
+    ("started", "server", RunResponse(1, JOB), "a new job"),
+    ("started-again", "server", RunResponse(2, JOB, created=False), "an old job"),
     ("status", "client", StatusRequest(3, JOB), "asks by id"),
-    ("job-failed", "server", StatusAnswer(3, NOT_STARTED), "a failed launch"),
-    ("job-oom", "server", StatusAnswer(4, KILLED_FOR_MEMORY), "every other field"),
+    ("job-failed", "server", StatusResponse(3, NOT_STARTED), "a failed launch"),
+    ("job-oom", "server", StatusResponse(4, KILLED_FOR_MEMORY), "every other field"),
     ("wait", "client", WaitRequest(4, "nightly"), "asks by name"),
     ("list-all", "client", ListRequest(5), "the newest jobs of any state"),
     (
@@ -145,20 +145,20 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
         ),
         "filtered, and the page after a job",
     ),
-    ("jobs", "server", ListAnswer(6, (ECHO_ENDED,), more=True), "more pages follow"),
+    ("jobs", "server", ListResponse(6, (ECHO_ENDED,), more=True), "more pages follow"),
     ("kill", "client", KillRequest(7, JOB), "SIGKILL to the tree"),
     ("kill-hup", "client", KillRequest(8, JOB, 1, tree=True), "SIGHUP to the tree"),
     ("stop", "client", StopRequest(9, JOB, 10.0), "ten seconds of grace"),
     ("stop-never", "client", StopRequest(10, "5e3f"), "SIGTERM only; by prefix"),
-    ("done", "server", DoneAnswer(7, JOB), "passed on"),
-    ("done-ended", "server", DoneAnswer(9, JOB, already_ended=True), "had ended"),
+    ("done", "server", DoneResponse(7, JOB), "passed on"),
+    ("done-ended", "server", DoneResponse(9, JOB, already_ended=True), "had ended"),
     (
         "output",
         "client",
         OutputRequest(11, JOB, Stream.STDERR, 1 << 32, follow=True, credit=1 << 20),
         "stderr from 4 GiB on, live",
     ),
-    ("opened", "server", OutputAnswer(11, JOB, 1 << 32), "chunks follow"),
+    ("opened", "server", OutputResponse(11, JOB, 1 << 32), "chunks follow"),
     ("chunk", "server", OutputChunk(11, 1 << 32, b"\x00\xff\n"), "three bytes"),
     ("credit", "client", Credit(11, 1 << 20), "one MiB more"),
     ("cancel", "client", Cancel(11), "ends the output"),
@@ -171,9 +171,9 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
     ("end", "server", OutputEnd(12, 3, complete=True, status=ECHO_ENDED), "all of it"),
     ("info", "client", InfoRequest(13), "asks about the server"),
     (
-        "info-answer",
+        "info-response",
         "server",
-        InfoAnswer(
+        InfoResponse(
             id=13,
             version="1.0.0",
             name="alice",
@@ -189,7 +189,7 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
     (
         "error",
         "server",
-        ErrorAnswer(
+        ErrorResponse(
             "ambiguous_job",
             "5e3f fits 2 jobs",
             10,
@@ -200,12 +200,12 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
     (
         "error-fatal",
         "server",
-        ErrorAnswer("protocol_error", "status before hello"),
+        ErrorResponse("protocol_error", "status before hello"),
         "refuses the connection",
     ),
     ("goaway", "server", Goaway("the server is being restarted"), "come again"),
     ("ping", "client", Ping(4_294_967_295), "the greatest number"),
-    ("pong", "server", Pong(4_294_967_295), "its answer"),
+    ("pong", "server", Pong(4_294_967_295), "its response"),
 )
 """Name, sender, message, meaning."""
 
@@ -235,9 +235,9 @@ def exchange() -> list[tuple[str, list[Message], bytes]]:
     to_client()
     to_server()
     to_server(RunRequest(1, REQUEST_ID, JobSpec((b"echo", b"hi"))))
-    to_client(RunAnswer(1, JOB))
+    to_client(RunResponse(1, JOB))
     to_server(OutputRequest(2, JOB, follow=True, credit=1 << 20))
-    to_client(OutputAnswer(2, JOB, 0))
+    to_client(OutputResponse(2, JOB, 0))
     to_client(OutputChunk(2, 0, b"hi\n"))
     to_client(OutputEnd(2, 3, complete=True, status=ECHO_ENDED))
     assert not carry(client, server)

@@ -29,8 +29,8 @@ from teleworkerd.protocol.messages import (
     MAX_PAGE,
     SERVER_MESSAGES,
     ClientHello,
-    ErrorAnswer,
-    ListAnswer,
+    ErrorResponse,
+    ListResponse,
     Message,
     OutputChunk,
     Ping,
@@ -299,7 +299,7 @@ def test_chunks_are_packed_without_a_copy(size: int) -> None:
     "message",
     [
         OutputChunk(1, 0, bytes(MAX_CHUNK + 1)),
-        ErrorAnswer("internal", "x", None, {"x": "y" * MAX_FRAME}),
+        ErrorResponse("internal", "x", None, {"x": "y" * MAX_FRAME}),
         ClientHello(1, "\udcff"),
         Ping(1 << 64),
         Rejected(1, InvalidRequest("no")),
@@ -318,10 +318,10 @@ def test_a_page_with_too_many_values_is_not_packed() -> None:
         "j", "alice", (b"x",) * 200, JobState.RUNNING, created_at=0, limits=Limits()
     )
 
-    assert encode(ListAnswer(1, (status,) * 250))
+    assert encode(ListResponse(1, (status,) * 250))
 
     with pytest.raises(LocalProtocolError, match="no peer takes"):
-        encode(ListAnswer(1, (status,) * MAX_PAGE))
+        encode(ListResponse(1, (status,) * MAX_PAGE))
 
 
 @given(specs)

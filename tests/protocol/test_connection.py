@@ -23,16 +23,16 @@ from teleworkerd.protocol.messages import (
     Cancel,
     ClientHello,
     Credit,
-    DoneAnswer,
-    ErrorAnswer,
+    DoneResponse,
+    ErrorResponse,
     Goaway,
     InfoRequest,
     KillRequest,
     Message,
-    OutputAnswer,
     OutputChunk,
     OutputEnd,
     OutputRequest,
+    OutputResponse,
     Ping,
     Pong,
     Rejected,
@@ -49,7 +49,7 @@ def reading(credit: int = 10) -> tuple[ClientConnection, ServerConnection]:
     client, server = greeted()
     client.send(OutputRequest(1, "j", offset=100, follow=True, credit=credit))
     carry(client, server)
-    server.send(OutputAnswer(1, "j", 100))
+    server.send(OutputResponse(1, "j", 100))
     carry(server, client)
     return client, server
 
@@ -138,7 +138,7 @@ def test_nothing_before_the_server_hello(message: Message) -> None:
 def test_an_error_instead_of_a_hello() -> None:
     """A server that is full may say so at once."""
     client = ClientConnection(agent="c")
-    error = failure(client, b"".join(encode(ErrorAnswer("unavailable", "full"))))
+    error = failure(client, b"".join(encode(ErrorResponse("unavailable", "full"))))
 
     assert str(error) == "full"
 
@@ -229,9 +229,9 @@ def test_ids_are_free_again_once_answered() -> None:
         client.send(KillRequest(1, "j"))
         assert refuses(client, InfoRequest(1))
         assert carry(client, server) == [KillRequest(1, "j")]
-        server.send(DoneAnswer(1, "j"))
-        assert refuses(server, DoneAnswer(1, "j"))
-        assert carry(server, client) == [DoneAnswer(1, "j")]
+        server.send(DoneResponse(1, "j"))
+        assert refuses(server, DoneResponse(1, "j"))
+        assert carry(server, client) == [DoneResponse(1, "j")]
 
 
 def test_an_id_in_use_is_refused() -> None:
@@ -279,22 +279,22 @@ def test_an_invalid_request_is_answered_alone() -> None:
     client.data_to_send()
 
     assert isinstance(event, Rejected)
-    assert refuses(server, DoneAnswer(3, "j"))
+    assert refuses(server, DoneResponse(3, "j"))
 
-    server.send(ErrorAnswer(event.error.code, event.error.message, 3))
+    server.send(ErrorResponse(event.error.code, event.error.message, 3))
 
     assert isinstance(event.error, InvalidRequest)
-    assert [ErrorAnswer("invalid_request", event.error.message, 3)] == carry(
+    assert [ErrorResponse("invalid_request", event.error.message, 3)] == carry(
         server, client
     )
 
 
 def test_an_error_ends_its_request() -> None:
-    """A request is answered by its answer or by an error, not both."""
+    """A request is answered by its response or by an error, not both."""
     client, server = greeted()
     client.send(InfoRequest(1))
     carry(client, server)
-    error = ErrorAnswer(AmbiguousJob.code, "two", 1, {"jobs": ["a", "b"]})
+    error = ErrorResponse(AmbiguousJob.code, "two", 1, {"jobs": ["a", "b"]})
     server.send(error)
 
     assert refuses(server, error)
@@ -303,18 +303,18 @@ def test_an_error_ends_its_request() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [DoneAnswer(1, "j"), DoneAnswer(2, "j"), OutputAnswer(1, "j", 0)],
+    "response",
+    [DoneResponse(1, "j"), DoneResponse(2, "j"), OutputResponse(1, "j", 0)],
     ids=["wrong-type", "no-such-request", "opened"],
 )
-def test_an_answer_fits_its_request(answer: Message) -> None:
-    """Both ends see an answer that was not asked for."""
+def test_an_answer_fits_its_request(response: Message) -> None:
+    """Both ends see a response that was not asked for."""
     client, server = greeted()
     client.send(InfoRequest(1))
     carry(client, server)
 
-    assert refuses(server, answer)
-    assert isinstance(failure(client, b"".join(encode(answer))), RemoteProtocolError)
+    assert refuses(server, response)
+    assert isinstance(failure(client, b"".join(encode(response))), RemoteProtocolError)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_an_answer_fits_its_request(answer: Message) -> None:
     [
         (0, ServerHello((1,), "s", "n")),
         (0, ClientHello(1)),
-        (0, DoneAnswer(1, "j")),
+        (0, DoneResponse(1, "j")),
         (1, ServerHello((1,), "s", "n")),
         (1, InfoRequest(1)),
         (1, Rejected(1, InvalidRequest("no"))),
@@ -339,15 +339,15 @@ def test_a_client_asks_nothing_before_hello() -> None:
 
 
 def test_a_message_that_cannot_be_sent_changes_nothing() -> None:
-    """An answer that is too long may be followed by a shorter one."""
+    """A response that is too long may be followed by a shorter one."""
     client, server = greeted()
     client.send(InfoRequest(1))
     carry(client, server)
 
     with pytest.raises(LocalProtocolError):
-        server.send(ErrorAnswer("internal", "x", 1, {"x": "x" * (3 << 20)}))
+        server.send(ErrorResponse("internal", "x", 1, {"x": "x" * (3 << 20)}))
 
-    server.send(ErrorAnswer("internal", "too long", 1))
+    server.send(ErrorResponse("internal", "too long", 1))
 
     assert len(carry(server, client)) == 1
 
@@ -376,7 +376,7 @@ def test_output_flows_within_its_credit() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        OutputAnswer(1, "j", 100),
+        OutputResponse(1, "j", 100),
         OutputChunk(1, 99, b"x"),
         OutputChunk(1, 101, b"x"),
         OutputChunk(1, 100, b"12345678901"),
@@ -398,7 +398,7 @@ def test_output_has_no_gap(message: Message) -> None:
     [
         OutputChunk(1, 0, b"x"),
         OutputEnd(1, 0, complete=True),
-        OutputAnswer(1, "j", 5),
+        OutputResponse(1, "j", 5),
     ],
     ids=["chunk", "end", "offset"],
 )
@@ -416,7 +416,7 @@ def test_output_may_fail_after_it_was_opened() -> None:
     """An error ends an output request in the middle."""
     client, server = reading()
     server.send(OutputChunk(1, 100, b"x"))
-    server.send(ErrorAnswer("unavailable", "the disk is gone", 1))
+    server.send(ErrorResponse("unavailable", "the disk is gone", 1))
 
     assert len(carry(server, client)) == 2
     assert refuses(client, Cancel(1))

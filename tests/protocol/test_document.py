@@ -20,10 +20,10 @@ from teleworkerd.protocol.connection import (
 from teleworkerd.protocol.errors import ErrorCode, RemoteProtocolError
 from teleworkerd.protocol.framing import LENGTH
 from teleworkerd.protocol.messages import (
-    ANSWERS,
     CLIENT_MESSAGES,
+    RESPONSES,
     SERVER_MESSAGES,
-    ErrorAnswer,
+    ErrorResponse,
     Rejected,
 )
 from tests.protocol.document import (
@@ -135,7 +135,7 @@ def test_messages_are_documented() -> None:
 
     for sender, kinds in (("client", CLIENT_MESSAGES), ("server", SERVER_MESSAGES)):
         for cls in kinds:
-            answers = ", ".join(f"`{kind.type}`" for kind in ANSWERS.get(cls, ()))
+            answers = ", ".join(f"`{kind.type}`" for kind in RESPONSES.get(cls, ()))
             expected.add((f"`{cls.type}`", sender, answers))
 
     both = {(name, "both", "") for name, sender, _ in expected if name == "`ping`"}
@@ -253,11 +253,11 @@ def test_refused_vectors_are_refused(vector: Refused) -> None:
         assert event.error.code == vector["code"]
 
 
-def last_word(server: ServerConnection) -> ErrorAnswer:
+def last_word(server: ServerConnection) -> ErrorResponse:
     """Return what *server* says at last."""
     data = b"".join(server.data_to_send())
     message = decode(data[LENGTH.size :], FROM_SERVER)
-    assert isinstance(message, ErrorAnswer)
+    assert isinstance(message, ErrorResponse)
     assert message.id is None
     return message
 

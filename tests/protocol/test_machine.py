@@ -16,14 +16,14 @@ from teleworkerd.protocol.connection import Connection
 from teleworkerd.protocol.messages import (
     Cancel,
     Credit,
-    DoneAnswer,
-    ErrorAnswer,
+    DoneResponse,
+    ErrorResponse,
     KillRequest,
     Message,
-    OutputAnswer,
     OutputChunk,
     OutputEnd,
     OutputRequest,
+    OutputResponse,
     Ping,
 )
 from tests.protocol.pair import greeted, refuses
@@ -96,7 +96,7 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(number=IDS)
     def kill(self, number: int) -> None:
-        """Ask for something with one answer."""
+        """Ask for something with one response."""
         if self.client_sends(
             KillRequest(number, "j"), allowed=number not in self.in_use
         ):
@@ -126,17 +126,17 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(number=IDS)
     def done(self, number: int) -> None:
-        """Answer a kill."""
+        """Response a kill."""
         held = self.asked.get(number)
         allowed = held is not None and not held.reads
 
-        if self.server_sends(DoneAnswer(number, "j"), allowed=allowed):
+        if self.server_sends(DoneResponse(number, "j"), allowed=allowed):
             del self.asked[number]
 
     @rule(number=IDS)
     def fail(self, number: int) -> None:
-        """Answer anything with an error."""
-        error = ErrorAnswer("internal", "", number)
+        """Response anything with an error."""
+        error = ErrorResponse("internal", "", number)
 
         if self.server_sends(error, allowed=number in self.asked):
             del self.asked[number]
@@ -150,7 +150,7 @@ class Conversation(RuleBasedStateMachine):
 
         if (
             self.server_sends(
-                OutputAnswer(number, "j", offset + shift), allowed=allowed
+                OutputResponse(number, "j", offset + shift), allowed=allowed
             )
             and held
         ):
@@ -205,9 +205,9 @@ class Conversation(RuleBasedStateMachine):
         """The client learns what the server did; final answers free their ids."""
         for message in self.downward.carry(size):
             match message:
-                case DoneAnswer(number) | OutputEnd(number):
+                case DoneResponse(number) | OutputEnd(number):
                     del self.in_use[number]
-                case ErrorAnswer(id=int(number)):
+                case ErrorResponse(id=int(number)):
                     del self.in_use[number]
                 case _:
                     pass

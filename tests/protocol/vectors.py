@@ -41,7 +41,7 @@ class Tolerated(TypedDict):
 class Refused(TypedDict):
     """Bytes that a receiver refuses, once the hellos have been exchanged.
 
-    `closes` is false where the answer is an `error` to the request alone.
+    `closes` is false where the response is an `error` to the request alone.
     """
 
     name: str
@@ -247,7 +247,7 @@ _REFUSED: Final = (
         "numbers are finite",
     ),
     (
-        "answer-unasked",
+        "response-unasked",
         "server",
         _packed({"type": "done", "id": 1, "job": "j"}),
         "no request has this id",

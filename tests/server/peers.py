@@ -15,7 +15,7 @@ from teleworkerd.protocol.connection import ClientConnection
 from teleworkerd.protocol.errors import RequestError
 from teleworkerd.protocol.messages import (
     ALPN,
-    ErrorAnswer,
+    ErrorResponse,
     Message,
     Request,
     ServerHello,
@@ -161,7 +161,7 @@ class Client:
         return message
 
     async def ask(self, request: Request, kind: type[M]) -> M:
-        """Send *request*; return its answer, which must be of *kind*."""
+        """Send *request*; return its response, which must be of *kind*."""
         self.flush(request)
         return await self.expect(kind)
 
@@ -219,6 +219,6 @@ class Peers(AsyncExitStack):
         return client
 
 
-def error_of(answer: ErrorAnswer) -> tuple[int | None, str]:
+def error_of(response: ErrorResponse) -> tuple[int | None, str]:
     """Return to which request an error belongs, and its code."""
-    return answer.id, answer.code
+    return response.id, response.code

@@ -26,11 +26,11 @@ from teleworkerd.keeper.messages import (
 )
 from teleworkerd.protocol.messages import (
     Goaway,
-    ListAnswer,
     ListRequest,
+    ListResponse,
     Message,
-    RunAnswer,
     RunRequest,
+    RunResponse,
 )
 from teleworkerd.protocol.types import JobState, Reason
 from teleworkerd.server import app
@@ -123,7 +123,7 @@ async def test_shutdown(certs: Certificates, tmp_path: Path) -> None:
             client.flush(RunRequest(1, "r", TRUE))
             launch = await keeper.expect(Launch)
             keeper.channel.send(JobLaunched(launch.job.id, LAUNCHED))
-            await client.expect(RunAnswer)
+            await client.expect(RunResponse)
             keeper.channel.send(Shutdown())
             stop = await keeper.expect(StopJob)
             assert not task.done()
@@ -150,7 +150,7 @@ async def test_keeper_that_dies_during_the_shutdown(
             client.flush(RunRequest(1, "r", TRUE))
             launch = await keeper.expect(Launch)
             keeper.channel.send(JobLaunched(launch.job.id, LAUNCHED))
-            await client.expect(RunAnswer)
+            await client.expect(RunResponse)
             keeper.channel.send(Shutdown())
             await keeper.expect(StopJob)
             keeper.channel.close()
@@ -187,7 +187,7 @@ async def test_jobs_in_parts(certs: Certificates, tmp_path: Path) -> None:
                 client.flush(RunRequest(n, f"r{n}", TRUE))
                 launch = await keeper.expect(Launch)
                 keeper.channel.send(JobLaunched(launch.job.id, LAUNCHED))
-                await client.expect(RunAnswer)
+                await client.expect(RunResponse)
                 kept.append(KeptJob(launch.job.id, LAUNCHED, 0, 0))
 
         keeper.channel.close()
@@ -200,7 +200,7 @@ async def test_jobs_in_parts(certs: Certificates, tmp_path: Path) -> None:
         await keeper.expect(Ready)
 
         async with connected(port, certs) as client:
-            page = await client.ask(ListRequest(1), ListAnswer)
+            page = await client.ask(ListRequest(1), ListResponse)
 
     assert [job.state for job in page.jobs] == [JobState.RUNNING] * 3
 

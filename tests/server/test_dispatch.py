@@ -1,4 +1,4 @@
-"""Every way out of a handler is an answer."""
+"""Every way out of a handler is a response."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import pytest
 
 from teleworkerd.protocol.errors import ConnectionClosed, JobNotFound
 from teleworkerd.protocol.messages import (
-    ANSWERS,
-    ErrorAnswer,
-    InfoAnswer,
+    RESPONSES,
+    ErrorResponse,
     InfoRequest,
+    InfoResponse,
     Message,
     Rejected,
-    RunAnswer,
+    RunResponse,
     StatusRequest,
 )
 from teleworkerd.server.handlers import HANDLERS, Call, Handler, Service
@@ -20,20 +20,20 @@ from tests.e2e.pki import Certificates
 from tests.server.peers import Peers, error_of, serving
 
 
-async def answer(
+async def response_of(
     certs: Certificates, handler: Handler
-) -> tuple[ErrorAnswer, InfoAnswer]:
+) -> tuple[ErrorResponse, InfoResponse]:
     """Return what a client gets from *handler*, and from a good one after it."""
 
     async def good(service: Service, call: Call, request: Any) -> Message:
-        return InfoAnswer(call.id, "1", "x", 1, "none", {}, {}, 1, (0.0,))
+        return InfoResponse(call.id, "1", "x", 1, "none", {}, {}, 1, (0.0,))
 
     handlers = {StatusRequest: handler, InfoRequest: good}
 
     async with serving(certs, handlers=handlers) as server, Peers() as peers:
         client = await peers.connect(server, certs)
-        error = await client.ask(StatusRequest(1, "job"), ErrorAnswer)
-        return error, await client.ask(InfoRequest(1), InfoAnswer)
+        error = await client.ask(StatusRequest(1, "job"), ErrorResponse)
+        return error, await client.ask(InfoRequest(1), InfoResponse)
 
 
 async def test_refusal(certs: Certificates, caplog: pytest.LogCaptureFixture) -> None:
@@ -42,7 +42,7 @@ async def test_refusal(certs: Certificates, caplog: pytest.LogCaptureFixture) ->
     async def refuse(service: Service, call: Call, request: Any) -> Message:
         raise JobNotFound("there is no job", {"job": "job"})
 
-    error, _ = await answer(certs, refuse)
+    error, _ = await response_of(certs, refuse)
 
     assert error_of(error) == (1, "job_not_found")
     assert (error.message, error.details) == ("there is no job", {"job": "job"})
@@ -55,7 +55,7 @@ async def test_bug(certs: Certificates, caplog: pytest.LogCaptureFixture) -> Non
     async def fail(service: Service, call: Call, request: Any) -> Message:
         raise RuntimeError("a secret")
 
-    error, after = await answer(certs, fail)
+    error, after = await response_of(certs, fail)
 
     assert error_of(error) == (1, "internal")
     assert "secret" not in error.message + str(error.details)
@@ -69,22 +69,22 @@ async def test_bug(certs: Certificates, caplog: pytest.LogCaptureFixture) -> Non
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda call: RunAnswer(call.id, "job"),
-        lambda call: InfoAnswer(call.id, "\ud800", "", 1, "", {}, {}, 1, ()),
-        lambda call: ErrorAnswer("x", "m" * (3 << 20), call.id),
+        lambda call: RunResponse(call.id, "job"),
+        lambda call: InfoResponse(call.id, "\ud800", "", 1, "", {}, {}, 1, ()),
+        lambda call: ErrorResponse("x", "m" * (3 << 20), call.id),
     ],
     ids=["of another kind", "no text", "too long"],
 )
 async def test_answer_that_cannot_be_sent(
     certs: Certificates, caplog: pytest.LogCaptureFixture, wrong: Any
 ) -> None:
-    """An answer that breaks the protocol's own rules is an error, not a silence."""
+    """A response that breaks the protocol's own rules is an error, not a silence."""
 
     async def unsendable(service: Service, call: Call, request: Any) -> Message:
         message: Message = wrong(call)
         return message
 
-    error, after = await answer(certs, unsendable)
+    error, after = await response_of(certs, unsendable)
 
     assert error_of(error) == (1, "internal")
     assert after.version == "1"
@@ -93,7 +93,7 @@ async def test_answer_that_cannot_be_sent(
 
 def test_every_request_has_a_handler() -> None:
     """What a client may ask is in the table."""
-    assert set(HANDLERS) == set(ANSWERS) - {Rejected}
+    assert set(HANDLERS) == set(RESPONSES) - {Rejected}
 
 
 async def test_client_that_is_gone(certs: Certificates) -> None:

@@ -15,23 +15,23 @@ from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.messages import (
     Cancel,
     Credit,
-    DoneAnswer,
-    ErrorAnswer,
-    InfoAnswer,
+    DoneResponse,
+    ErrorResponse,
     InfoRequest,
+    InfoResponse,
     KillRequest,
-    ListAnswer,
     ListRequest,
+    ListResponse,
     Message,
-    OutputAnswer,
     OutputChunk,
     OutputEnd,
     OutputRequest,
+    OutputResponse,
     Request,
-    RunAnswer,
     RunRequest,
-    StatusAnswer,
+    RunResponse,
     StatusRequest,
+    StatusResponse,
     StopRequest,
     WaitRequest,
 )
@@ -65,12 +65,12 @@ class Scene:
 
     async def run(self, spec: JobSpec = TRUE, *, request: str = "r") -> str:
         """Let alice start a job; return its id."""
-        answer = await self.alice.ask(RunRequest(0, request, spec), RunAnswer)
-        return answer.job
+        response = await self.alice.ask(RunRequest(0, request, spec), RunResponse)
+        return response.job
 
     async def read(self, request: OutputRequest) -> tuple[bytes, OutputEnd]:
         """Let alice read to the end of what she asked for."""
-        opened = await self.alice.ask(request, OutputAnswer)
+        opened = await self.alice.ask(request, OutputResponse)
         assert (opened.id, opened.offset) == (request.id, request.offset)
         return await self.rest(request)
 
@@ -114,19 +114,19 @@ async def scene(
 async def test_run(certs: Certificates, tmp_path: Path) -> None:
     """A job belongs to the name of the certificate."""
     async with scene(certs, tmp_path) as play:
-        answer = await play.alice.ask(RunRequest(1, "r", TRUE), RunAnswer)
+        response = await play.alice.ask(RunRequest(1, "r", TRUE), RunResponse)
         (identity,) = play.executor.started
 
-    assert answer.created
-    assert (identity.id, identity.owner) == (answer.job, "alice")
+    assert response.created
+    assert (identity.id, identity.owner) == (response.job, "alice")
 
 
 async def test_run_again(certs: Certificates, tmp_path: Path) -> None:
     """A request id that is repeated names the same job; another's is another's."""
     async with scene(certs, tmp_path) as play:
         first = await play.run()
-        second = await play.alice.ask(RunRequest(1, "r", TRUE), RunAnswer)
-        other = await play.bob.ask(RunRequest(1, "r", TRUE), RunAnswer)
+        second = await play.alice.ask(RunRequest(1, "r", TRUE), RunResponse)
+        other = await play.bob.ask(RunRequest(1, "r", TRUE), RunResponse)
 
     assert (second.job, second.created) == (first, False)
     assert other.job != first
@@ -139,7 +139,7 @@ async def test_run_that_fails(certs: Certificates, tmp_path: Path) -> None:
 
     async with scene(certs, tmp_path) as play:
         play.executor.error = LaunchError(failure)
-        error = await play.alice.ask(RunRequest(1, "r", TRUE), ErrorAnswer)
+        error = await play.alice.ask(RunRequest(1, "r", TRUE), ErrorResponse)
 
     assert error_of(error) == (1, "launch_failed")
     assert (error.details["stage"], error.details["errno"]) == ("cwd", 13)
@@ -152,11 +152,11 @@ async def test_cancelled_run(certs: Certificates, tmp_path: Path) -> None:
         play.alice.flush(RunRequest(1, "r", TRUE))
         await until(lambda: play.executor.started, what="the launch")
         play.alice.flush(Cancel(1))
-        answer = await play.alice.expect(ErrorAnswer)
+        response = await play.alice.expect(ErrorResponse)
         play.executor.gate.set()
-        again = await play.alice.ask(RunRequest(1, "r", TRUE), RunAnswer)
+        again = await play.alice.ask(RunRequest(1, "r", TRUE), RunResponse)
 
-    assert error_of(answer) == (1, "cancelled")
+    assert error_of(response) == (1, "cancelled")
     assert not again.created
 
 
@@ -164,11 +164,11 @@ async def test_status(certs: Certificates, tmp_path: Path) -> None:
     """One job in full."""
     async with scene(certs, tmp_path) as play:
         job = await play.run()
-        answer = await play.alice.ask(StatusRequest(1, job), StatusAnswer)
+        response = await play.alice.ask(StatusRequest(1, job), StatusResponse)
 
-    assert answer.status.id == job
-    assert answer.status.state is JobState.RUNNING
-    assert answer.status.command == (b"true",)
+    assert response.status.id == job
+    assert response.status.state is JobState.RUNNING
+    assert response.status.command == (b"true",)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ async def test_job_of_another(certs: Certificates, tmp_path: Path, make: Any) ->
     async with scene(certs, tmp_path) as play:
         job = await play.run()
         missing = "0" * len(job)
-        real = await play.bob.ask(make(job), ErrorAnswer)
-        unreal = await play.bob.ask(make(missing), ErrorAnswer)
+        real = await play.bob.ask(make(job), ErrorResponse)
+        unreal = await play.bob.ask(make(missing), ErrorResponse)
 
         assert error_of(real) == error_of(unreal) == (1, "job_not_found")
         assert real.message.replace(job, missing) == unreal.message
@@ -201,10 +201,10 @@ async def test_wait(certs: Certificates, tmp_path: Path) -> None:
     async with scene(certs, tmp_path) as play:
         job = await play.run()
         play.alice.flush(WaitRequest(1, job), InfoRequest(2))
-        await play.alice.expect(InfoAnswer)
+        await play.alice.expect(InfoResponse)
         play.executor.exit(job)
-        first = await play.alice.expect(StatusAnswer)
-        second = await play.alice.ask(WaitRequest(1, job), StatusAnswer)
+        first = await play.alice.expect(StatusResponse)
+        second = await play.alice.ask(WaitRequest(1, job), StatusResponse)
 
     assert first == second
     assert (first.status.state, first.status.exit_code) == (JobState.FINISHED, 3)
@@ -214,10 +214,12 @@ async def test_kill(certs: Certificates, tmp_path: Path) -> None:
     """A signal is passed on as it was asked for."""
     async with scene(certs, tmp_path) as play:
         job = await play.run()
-        answer = await play.alice.ask(KillRequest(1, job, 15, tree=True), DoneAnswer)
+        response = await play.alice.ask(
+            KillRequest(1, job, 15, tree=True), DoneResponse
+        )
         calls = play.executor.executions[job].calls
 
-    assert (answer.job, answer.already_ended) == (job, False)
+    assert (response.job, response.already_ended) == (job, False)
     assert calls == [("signal", 15, True)]
 
 
@@ -225,8 +227,8 @@ async def test_stop(certs: Certificates, tmp_path: Path) -> None:
     """So is a stop, with its grace."""
     async with scene(certs, tmp_path) as play:
         job = await play.run()
-        await play.alice.ask(StopRequest(1, job, grace=2.5), DoneAnswer)
-        status = await play.alice.ask(StatusRequest(1, job), StatusAnswer)
+        await play.alice.ask(StopRequest(1, job, grace=2.5), DoneResponse)
+        status = await play.alice.ask(StatusRequest(1, job), StatusResponse)
 
     assert play.executor.executions[job].calls == [("stop", 2.5, Reason.KILLED)]
     assert status.status.state is JobState.STOPPING
@@ -240,9 +242,9 @@ async def test_end_of_what_has_ended(
     async with scene(certs, tmp_path) as play:
         job = await play.run()
         play.executor.exit(job)
-        answer = await play.alice.ask(kind(1, job), DoneAnswer)
+        response = await play.alice.ask(kind(1, job), DoneResponse)
 
-    assert answer.already_ended
+    assert response.already_ended
     assert play.executor.executions[job].calls == []
 
 
@@ -250,10 +252,10 @@ async def test_list(certs: Certificates, tmp_path: Path) -> None:
     """Own jobs, newest first, page by page."""
     async with scene(certs, tmp_path) as play:
         jobs = [await play.run(request=f"r{n}") for n in range(5)]
-        first = await play.alice.ask(ListRequest(1, limit=3), ListAnswer)
+        first = await play.alice.ask(ListRequest(1, limit=3), ListResponse)
         last = first.jobs[-1].id
-        rest = await play.alice.ask(ListRequest(1, before=last), ListAnswer)
-        other = await play.bob.ask(ListRequest(1), ListAnswer)
+        rest = await play.alice.ask(ListRequest(1, before=last), ListResponse)
+        other = await play.bob.ask(ListRequest(1), ListResponse)
 
     assert [job.id for job in first.jobs] == jobs[:1:-1]
     assert [job.id for job in rest.jobs] == jobs[1::-1]
@@ -281,7 +283,7 @@ async def test_list_of_big_jobs(
         before = None
 
         while True:
-            page = await play.alice.ask(ListRequest(1, before=before), ListAnswer)
+            page = await play.alice.ask(ListRequest(1, before=before), ListResponse)
             found += [job.id for job in page.jobs]
 
             if not page.more:
@@ -312,7 +314,7 @@ async def test_output_beyond_the_end(certs: Certificates, tmp_path: Path) -> Non
     async with scene(certs, tmp_path) as play:
         job = await play.run()
         play.executor.write(job, b"abc")
-        error = await play.alice.ask(OutputRequest(1, job, offset=4), ErrorAnswer)
+        error = await play.alice.ask(OutputRequest(1, job, offset=4), ErrorResponse)
 
     assert error_of(error) == (1, "offset_out_of_range")
     assert error.details == {"first": 0, "end": 3}
@@ -323,7 +325,7 @@ async def test_follow(certs: Certificates, tmp_path: Path) -> None:
     async with scene(certs, tmp_path) as play:
         job = await play.run()
         request = OutputRequest(1, job, Stream.STDERR, follow=True, credit=CREDIT)
-        await play.alice.ask(request, OutputAnswer)
+        await play.alice.ask(request, OutputResponse)
         wanted = hashlib.sha256()
 
         for n in range(50):
@@ -346,11 +348,11 @@ async def test_credit(certs: Certificates, tmp_path: Path) -> None:
         job = await play.run()
         play.executor.write(job, bytes(5000))
         request = OutputRequest(1, job, credit=1500)
-        await play.alice.ask(request, OutputAnswer)
+        await play.alice.ask(request, OutputResponse)
         first = await play.alice.expect(OutputChunk)
         second = await play.alice.expect(OutputChunk)
         play.alice.flush(InfoRequest(2))
-        await play.alice.expect(InfoAnswer)
+        await play.alice.expect(InfoResponse)
         play.alice.flush(Credit(1, CREDIT))
         data, _ = await play.rest(request)
 
@@ -367,7 +369,7 @@ async def test_cancelled_output(
         job = await play.run()
         play.executor.write(job, bytes(3000))
         request = OutputRequest(1, job, follow=True, credit=credit)
-        await play.alice.ask(request, OutputAnswer)
+        await play.alice.ask(request, OutputResponse)
         got = 0
 
         while got < min(credit, 3000):
@@ -394,12 +396,12 @@ async def test_output_and_cancel_in_one_breath(
         while len(finals) < 2:
             message = await play.alice.receive()
 
-            if not isinstance(message, (OutputAnswer, OutputChunk)):
+            if not isinstance(message, (OutputResponse, OutputChunk)):
                 finals.append(message)
 
     assert {type(message) for message in finals} in (
-        {OutputEnd, InfoAnswer},
-        {ErrorAnswer, InfoAnswer},
+        {OutputEnd, InfoResponse},
+        {ErrorResponse, InfoResponse},
     )
 
 
@@ -443,7 +445,7 @@ async def test_lost_reader(certs: Certificates, tmp_path: Path) -> None:
     async with scene(certs, tmp_path) as play:
         job = await play.run()
         await play.alice.ask(
-            OutputRequest(1, job, follow=True, credit=CREDIT), OutputAnswer
+            OutputRequest(1, job, follow=True, credit=CREDIT), OutputResponse
         )
         fanout = play.manager.get(job, owner="alice")._output[Stream.STDOUT]
         assert fanout.readers == 1
@@ -459,16 +461,20 @@ async def test_spool_that_is_gone(certs: Certificates, tmp_path: Path) -> None:
         play.executor.write(job, bytes(5000))
         (config_in(tmp_path).jobs_dir / job / "stdout").unlink()
         request = OutputRequest(1, job, credit=CREDIT)
-        await play.alice.ask(request, OutputAnswer)
+        await play.alice.ask(request, OutputResponse)
 
-        assert error_of(await play.alice.expect(ErrorAnswer)) == (1, "internal")
+        assert error_of(await play.alice.expect(ErrorResponse)) == (1, "internal")
 
 
 async def test_info(certs: Certificates, tmp_path: Path) -> None:
     """The server tells about itself."""
     async with scene(certs, tmp_path) as play:
         await play.run()
-        answer = await play.alice.ask(InfoRequest(1), InfoAnswer)
+        response = await play.alice.ask(InfoRequest(1), InfoResponse)
 
-    assert (answer.name, answer.connections, answer.cgroups) == ("alice", 2, "none")
-    assert answer.jobs["running"] == 1
+    assert (response.name, response.connections, response.cgroups) == (
+        "alice",
+        2,
+        "none",
+    )
+    assert response.jobs["running"] == 1

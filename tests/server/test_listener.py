@@ -94,15 +94,15 @@ def talk(port: int, data: bytes) -> tuple[int, bytes]:
     """Send *data* without TLS; return our port, and what came until the end."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
         raw.sendall(data)
-        answer = b""
+        response = b""
 
         try:
             while more := raw.recv(4096):
-                answer += more
+                response += more
         except ConnectionError:
             pass
 
-        return raw.getsockname()[1], answer
+        return raw.getsockname()[1], response
 
 
 def lines_of(caplog: pytest.LogCaptureFixture, port: int) -> list[str]:
@@ -215,11 +215,11 @@ async def test_silent(
     """Who does not go on with the handshake is dropped after a while."""
     async with serving(certs, handshake_timeout=0.2) as server:
         start = asyncio.get_running_loop().time()
-        port, answer = await asyncio.to_thread(talk, server.port, data)
+        port, response = await asyncio.to_thread(talk, server.port, data)
         took = asyncio.get_running_loop().time() - start
         await until(lambda: lines_of(caplog, port), what="a line")
 
-    assert answer == b""
+    assert response == b""
     assert 0.1 < took < 3
     assert len(lines_of(caplog, port)) == 1
     assert "went away during the handshake" in lines_of(caplog, port)[0]
@@ -259,9 +259,9 @@ async def test_half_open_bound(
     async with serving(certs, half_open=2, handshake_timeout=30.0) as server:
         held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
         await until(lambda: len(server.listener._handshakes) == 2, what="handshakes")
-        port, answer = await asyncio.to_thread(talk, server.port, b"")
+        port, response = await asyncio.to_thread(talk, server.port, b"")
 
-        assert answer == b""
+        assert response == b""
         assert "too many handshakes" in lines_of(caplog, port)[0]
 
         for raw in held:

@@ -15,10 +15,10 @@ from teleworkerd.protocol.errors import (
 from teleworkerd.protocol.framing import LENGTH
 from teleworkerd.protocol.messages import (
     Cancel,
-    ErrorAnswer,
+    ErrorResponse,
     Goaway,
-    InfoAnswer,
     InfoRequest,
+    InfoResponse,
     Message,
     Ping,
     Request,
@@ -62,13 +62,13 @@ class Held:
         return answer_to(call)
 
 
-def answer_to(call: Call, *, version: str = "1") -> InfoAnswer:
-    """Return an answer to `InfoRequest`."""
-    return InfoAnswer(call.id, version, call.owner, 1, "none", {}, {}, 1, (0.0,))
+def answer_to(call: Call, *, version: str = "1") -> InfoResponse:
+    """Return a response to `InfoRequest`."""
+    return InfoResponse(call.id, version, call.owner, 1, "none", {}, {}, 1, (0.0,))
 
 
 async def at_once(service: Service, call: Call, request: Any) -> Message:
-    """Answer."""
+    """Response."""
     return answer_to(call)
 
 
@@ -187,7 +187,7 @@ async def test_quiet_client(certs: Certificates) -> None:
         await asyncio.sleep(1)
         client.flush(InfoRequest(1))
 
-        assert isinstance(await receiving, InfoAnswer)
+        assert isinstance(await receiving, InfoResponse)
 
 
 @pytest.mark.parametrize(
@@ -304,11 +304,11 @@ async def test_cancel(certs: Certificates, request_: Request) -> None:
         client.flush(request_)
         await until(lambda: held.calls, what="the call")
         client.flush(Cancel(4), Cancel(4))
-        answer = await client.expect(ErrorAnswer)
+        response = await client.expect(ErrorResponse)
         client.flush(request_)
         await until(lambda: len(held.calls) == 2, what="the second call")
 
-        assert error_of(answer) == (4, "cancelled")
+        assert error_of(response) == (4, "cancelled")
         assert held.cancelled == [4]
         await greeted(client)
 
@@ -322,26 +322,26 @@ async def test_cancel_in_the_same_breath(certs: Certificates) -> None:
     async with serving(certs, handlers=handlers) as server, Peers() as peers:
         client = await peers.connect(server, certs)
         client.flush(InfoRequest(1), Cancel(1), RunRequest(2, "r", spec), Cancel(2))
-        answers = {error_of(await client.expect(ErrorAnswer)) for _ in range(2)}
+        answers = {error_of(await client.expect(ErrorResponse)) for _ in range(2)}
 
         assert answers == {(1, "cancelled"), (2, "cancelled")}
 
 
 async def test_cancel_of_what_is_answered(certs: Certificates) -> None:
-    """A cancel that crosses the answer is void."""
+    """A cancel that crosses the response is void."""
     async with (
         serving(certs, handlers={InfoRequest: at_once}) as server,
         Peers() as peers,
     ):
         client = await peers.connect(server, certs)
-        await client.ask(InfoRequest(1), InfoAnswer)
+        await client.ask(InfoRequest(1), InfoResponse)
         client.writer.write(pack({"type": "cancel", "id": 1}))
 
-        await client.ask(InfoRequest(1), InfoAnswer)
+        await client.ask(InfoRequest(1), InfoResponse)
 
 
 async def test_id_again_at_once(certs: Certificates) -> None:
-    """An id may be used again as soon as its answer is there."""
+    """An id may be used again as soon as its response is there."""
     async with (
         serving(certs, handlers={InfoRequest: at_once}) as server,
         Peers() as peers,
@@ -349,13 +349,13 @@ async def test_id_again_at_once(certs: Certificates) -> None:
         client = await peers.connect(server, certs)
 
         for _ in range(200):
-            assert (await client.ask(InfoRequest(1), InfoAnswer)).id == 1
+            assert (await client.ask(InfoRequest(1), InfoResponse)).id == 1
 
         await until(lambda: not server.session()._requests, what="nothing under way")
 
 
 async def test_id_in_use(certs: Certificates) -> None:
-    """An id that waits for its answer must not be used again."""
+    """An id that waits for its response must not be used again."""
     async with (
         serving(certs, handlers={InfoRequest: Held()}) as server,
         Peers() as peers,
@@ -479,8 +479,8 @@ async def test_invalid_value(certs: Certificates) -> None:
             )
         )
 
-        assert error_of(await client.expect(ErrorAnswer)) == (3, "invalid_request")
-        await client.ask(InfoRequest(3), InfoAnswer)
+        assert error_of(await client.expect(ErrorResponse)) == (3, "invalid_request")
+        await client.ask(InfoRequest(3), InfoResponse)
 
 
 async def test_two_names(certs: Certificates) -> None:
@@ -494,5 +494,5 @@ async def test_two_names(certs: Certificates) -> None:
         hello = await bob.expect(ServerHello)
 
         assert hello.name == "bob"
-        assert (await alice.ask(InfoRequest(1), InfoAnswer)).name == "alice"
-        assert (await bob.ask(InfoRequest(1), InfoAnswer)).name == "bob"
+        assert (await alice.ask(InfoRequest(1), InfoResponse)).name == "alice"
+        assert (await bob.ask(InfoRequest(1), InfoResponse)).name == "bob"

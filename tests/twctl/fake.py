@@ -14,26 +14,26 @@ from teleworkerd.protocol.connection import ServerConnection
 from teleworkerd.protocol.errors import JobNotFound, RequestError
 from teleworkerd.protocol.messages import (
     ALPN,
-    Answer,
     Cancel,
     Credit,
-    DoneAnswer,
-    ErrorAnswer,
-    InfoAnswer,
+    DoneResponse,
+    ErrorResponse,
     InfoRequest,
+    InfoResponse,
     KillRequest,
-    ListAnswer,
     ListRequest,
+    ListResponse,
     Message,
-    OutputAnswer,
     OutputChunk,
     OutputEnd,
     OutputRequest,
+    OutputResponse,
     Request,
-    RunAnswer,
+    Response,
     RunRequest,
-    StatusAnswer,
+    RunResponse,
     StatusRequest,
+    StatusResponse,
     StopRequest,
     WaitRequest,
 )
@@ -84,8 +84,8 @@ class FakeServer:
     connections: int = 0
     sessions: "list[FakeSession]" = field(default_factory=list)
     alpn: str = ALPN
-    is_deaf: bool = False  # whether requests are left without an answer
-    farewell: RequestError | None = None  # said instead of the first answer
+    is_deaf: bool = False  # whether requests are left without a response
+    farewell: RequestError | None = None  # said instead of the first response
 
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -132,7 +132,7 @@ class FakeServer:
         )
 
     def answer(self, request: Request) -> Message | None:
-        """Return the answer, or None when it comes later."""
+        """Return the response, or None when it comes later."""
         error = self.errors.pop(type(request), None)
 
         if self.is_deaf:
@@ -145,11 +145,11 @@ class FakeServer:
             case RunRequest(number, request_id, spec):
                 created = request_id not in self.started
                 self.started[request_id] = spec
-                return RunAnswer(number, JOB_ID, created)
+                return RunResponse(number, JOB_ID, created)
             case ListRequest(number, states, _, _, limit, before):
                 return self._list(number, states, limit, before)
             case InfoRequest(number):
-                return InfoAnswer(
+                return InfoResponse(
                     number, "1.0", "alice", 0, "v1", {}, {}, 1, (0.5, 0.25, 0.0)
                 )
             case StatusRequest() | WaitRequest() | KillRequest() | StopRequest():
@@ -165,16 +165,16 @@ class FakeServer:
 
         match request:
             case StatusRequest(number):
-                return StatusAnswer(number, job.status)
+                return StatusResponse(number, job.status)
             case WaitRequest(number):
                 done = job.status.state.is_final
-                return StatusAnswer(number, job.status) if done else None
+                return StatusResponse(number, job.status) if done else None
             case _:
-                return DoneAnswer(request.id, ref, job.status.state.is_final)
+                return DoneResponse(request.id, ref, job.status.state.is_final)
 
     def _list(
         self, number: int, states: tuple[JobState, ...], limit: int, before: str | None
-    ) -> Answer:
+    ) -> Response:
         found = [
             job.status
             for job in self.jobs.values()
@@ -183,7 +183,7 @@ class FakeServer:
         ids = [status.id for status in found]
         start = ids.index(before) + 1 if before else 0
         page = found[start : start + limit]
-        return ListAnswer(number, tuple(page), more=start + limit < len(found))
+        return ListResponse(number, tuple(page), more=start + limit < len(found))
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
@@ -191,8 +191,8 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _refuse(request: Request, error: RequestError) -> ErrorAnswer:
-    return ErrorAnswer(error.code, error.message, request.id, error.details)
+def _refuse(request: Request, error: RequestError) -> ErrorResponse:
+    return ErrorResponse(error.code, error.message, request.id, error.details)
 
 
 class FakeSession(asyncio.Protocol):
@@ -240,7 +240,7 @@ class FakeSession(asyncio.Protocol):
         match message:
             case Request() if self.server.farewell is not None:
                 farewell = self.server.farewell
-                self.connection.send(ErrorAnswer(farewell.code, farewell.message))
+                self.connection.send(ErrorResponse(farewell.code, farewell.message))
             case OutputRequest(number, ref):
                 self.server.asked.append(message)
                 job = self.server.jobs.get(ref)
@@ -251,15 +251,15 @@ class FakeSession(asyncio.Protocol):
                     self.connection.send(_refuse(message, error))
                     return
 
-                self.connection.send(OutputAnswer(number, ref, message.offset))
+                self.connection.send(OutputResponse(number, ref, message.offset))
                 self.outputs[number] = (job, message, message.offset)
                 self.pump(number)
             case Request():
                 self.server.asked.append(message)
-                answer = self.server.answer(message)
+                response = self.server.answer(message)
 
-                if answer is not None:
-                    self.connection.send(answer)
+                if response is not None:
+                    self.connection.send(response)
             case Credit(number):
                 self.pump(number)
             case Cancel(number) if number in self.outputs:

@@ -69,8 +69,8 @@ async def test_command_in_one_string(profile: Profile) -> None:
 
 
 async def test_lost_answer_of_a_start(server: FakeServer, profile: Profile) -> None:
-    """A start whose answer is lost is asked for again under the same id."""
-    server.cuts = [130]  # after the hello, before the answer
+    """A start whose response is lost is asked for again under the same id."""
+    server.cuts = [130]  # after the hello, before the response
 
     async with Client(profile) as client:
         assert (await client.run(["true"])).id == JOB_ID

@@ -13,15 +13,15 @@ from teleworkerd.protocol.errors import (
 from teleworkerd.protocol.messages import (
     MAX_REQUESTS,
     Cancel,
-    ErrorAnswer,
+    ErrorResponse,
     Goaway,
-    InfoAnswer,
     InfoRequest,
-    ListAnswer,
+    InfoResponse,
+    ListResponse,
     OutputRequest,
     Ping,
-    StatusAnswer,
     StatusRequest,
+    StatusResponse,
     WaitRequest,
 )
 from teleworkerd.protocol.types import JobState, Stream
@@ -50,13 +50,13 @@ async def until(server: FakeServer, count: int) -> None:
 
 
 async def test_answer(server: FakeServer, profile: Profile) -> None:
-    """A request gets its own answer."""
+    """A request gets its own response."""
     server.jobs[JOB_ID] = FakeJob()
     session = await opened(profile)
 
     answers = await asyncio.gather(
-        session.ask(StatusRequest(0, JOB_ID), StatusAnswer),
-        session.ask(InfoRequest(0), InfoAnswer),
+        session.ask(StatusRequest(0, JOB_ID), StatusResponse),
+        session.ask(InfoRequest(0), InfoResponse),
     )
 
     assert answers[0].status == make_status()
@@ -65,21 +65,21 @@ async def test_answer(server: FakeServer, profile: Profile) -> None:
 
 
 async def test_refusal(profile: Profile) -> None:
-    """An error answer is raised as the class that has its code."""
+    """An error response is raised as the class that has its code."""
     session = await opened(profile)
 
     with pytest.raises(JobNotFound, match="no job nope"):
-        await session.ask(StatusRequest(0, "nope"), StatusAnswer)
+        await session.ask(StatusRequest(0, "nope"), StatusResponse)
 
     await session.close()
 
 
 async def test_wrong_answer(profile: Profile) -> None:
-    """An answer of another kind ends trust in the server."""
+    """A response of another kind ends trust in the server."""
     session = await opened(profile)
 
     with pytest.raises(ConnectionRejected, match="info was answered by info"):
-        await session.ask(InfoRequest(0), ListAnswer)
+        await session.ask(InfoRequest(0), ListResponse)
 
     await session.close()
 
@@ -89,22 +89,22 @@ async def test_more_requests_than_allowed(server: FakeServer, profile: Profile) 
     server.jobs[JOB_ID] = FakeJob(RUNNING)
     session = await opened(profile)
     waits = [
-        asyncio.create_task(session.ask(WaitRequest(0, JOB_ID), StatusAnswer))
+        asyncio.create_task(session.ask(WaitRequest(0, JOB_ID), StatusResponse))
         for _ in range(MAX_REQUESTS)
     ]
     await until(server, MAX_REQUESTS)
-    late = asyncio.create_task(session.ask(InfoRequest(0), InfoAnswer))
+    late = asyncio.create_task(session.ask(InfoRequest(0), InfoResponse))
     await asyncio.sleep(0)
 
     assert not late.done()
 
     fake = server.sessions[0]
-    fake.connection.send(StatusAnswer(server.asked[0].id, RUNNING))
+    fake.connection.send(StatusResponse(server.asked[0].id, RUNNING))
     fake.flush()
     assert (await late).version == "1.0"
     await session.close()
     assert all(
-        isinstance(result, ConnectionClosed | StatusAnswer)
+        isinstance(result, ConnectionClosed | StatusResponse)
         for result in await asyncio.gather(*waits, return_exceptions=True)
     )
 
@@ -119,20 +119,20 @@ async def test_cancelled_wait(
     def record(fake: FakeSession, message: object) -> None:
         if isinstance(message, Cancel):
             cancels.append(message)
-            fake.connection.send(ErrorAnswer("cancelled", "cancelled", message.id))
+            fake.connection.send(ErrorResponse("cancelled", "cancelled", message.id))
         else:
             accept(fake, message)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FakeSession, "accept", record)
     server.jobs[JOB_ID] = FakeJob(RUNNING)
     session = await opened(profile)
-    waiting = asyncio.create_task(session.ask(WaitRequest(0, JOB_ID), StatusAnswer))
+    waiting = asyncio.create_task(session.ask(WaitRequest(0, JOB_ID), StatusResponse))
     await until(server, 1)
 
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 
-    await session.ask(InfoRequest(0), InfoAnswer)
+    await session.ask(InfoRequest(0), InfoResponse)
     assert [cancel.id for cancel in cancels] == [server.asked[0].id]
     await session.close()
 
@@ -141,7 +141,7 @@ async def test_lost_connection(server: FakeServer, profile: Profile) -> None:
     """When the server goes, everything that waits fails, and what comes later."""
     server.jobs[JOB_ID] = FakeJob(RUNNING)
     session = await opened(profile)
-    waiting = asyncio.create_task(session.ask(WaitRequest(0, JOB_ID), StatusAnswer))
+    waiting = asyncio.create_task(session.ask(WaitRequest(0, JOB_ID), StatusResponse))
     await until(server, 1)
 
     assert server.sessions[0].transport is not None
@@ -151,7 +151,7 @@ async def test_lost_connection(server: FakeServer, profile: Profile) -> None:
         await waiting
 
     with pytest.raises(ConnectionClosed, match="the connection was lost"):
-        await session.ask(InfoRequest(0), InfoAnswer)
+        await session.ask(InfoRequest(0), InfoResponse)
 
     assert session.is_closed
 
@@ -163,7 +163,7 @@ async def test_goaway(server: FakeServer, profile: Profile) -> None:
     server.sessions[0].flush()
 
     with pytest.raises(ConnectionClosed, match="draining") as error:
-        await session.ask(WaitRequest(0, JOB_ID), StatusAnswer)
+        await session.ask(WaitRequest(0, JOB_ID), StatusResponse)
 
     assert not isinstance(error.value, ConnectionRejected)
 
@@ -172,9 +172,9 @@ async def test_refused_connection(server: FakeServer, profile: Profile) -> None:
     """An error about the whole connection fails all, the cause chained."""
     server.jobs[JOB_ID] = FakeJob(RUNNING)
     session = await opened(profile)
-    waiting = asyncio.create_task(session.ask(WaitRequest(0, JOB_ID), StatusAnswer))
+    waiting = asyncio.create_task(session.ask(WaitRequest(0, JOB_ID), StatusResponse))
     await until(server, 1)
-    server.sessions[0].connection.send(ErrorAnswer("protocol_error", "odd"))
+    server.sessions[0].connection.send(ErrorResponse("protocol_error", "odd"))
     server.sessions[0].flush()
 
     with pytest.raises(ConnectionRejected, match="odd") as error:
@@ -193,7 +193,7 @@ async def test_credit(server: FakeServer, profile: Profile) -> None:
     )
     fake = server.sessions[0]
 
-    await session.ask(InfoRequest(0), InfoAnswer)
+    await session.ask(InfoRequest(0), InfoResponse)
 
     assert not fake.connection.credit(server.asked[0].id)
     assert fake.outputs[server.asked[0].id][2] == WINDOW
@@ -218,7 +218,7 @@ async def test_one_slow_stream(server: FakeServer, profile: Profile) -> None:
     read = [len(chunk.data) async for chunk in other.chunks()]
 
     assert sum(read) == len(data)
-    await session.ask(InfoRequest(0), InfoAnswer)
+    await session.ask(InfoRequest(0), InfoResponse)
     await session.close()
 
 
@@ -245,7 +245,7 @@ async def test_pings(
     monkeypatch.setattr(session_module, "LOST_AFTER", 2)
     server.jobs[JOB_ID] = FakeJob(RUNNING)
     session = await opened(profile)
-    waiting = asyncio.create_task(session.ask(WaitRequest(0, JOB_ID), StatusAnswer))
+    waiting = asyncio.create_task(session.ask(WaitRequest(0, JOB_ID), StatusResponse))
 
     await until(server, 1)
 
@@ -264,14 +264,14 @@ async def test_pings(
 async def test_silence(
     server: FakeServer, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that does not even answer pings is given up."""
+    """A server that does not even response pings is given up."""
     monkeypatch.setattr(session_module, "PING_AFTER", 0.02)
     monkeypatch.setattr(session_module, "LOST_AFTER", 0.1)
     monkeypatch.setattr(FakeSession, "data_received", lambda *_: None)
     session = await opened(profile)
 
     with pytest.raises(ConnectionClosed, match="no sign of life"):
-        await session.ask(InfoRequest(0), InfoAnswer)
+        await session.ask(InfoRequest(0), InfoResponse)
 
 
 async def test_silent_server(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def using(profile: Profile, identity: Identity) -> Profile:
         (ConnectionResetError(), "connection limit", ConnectionClosed),
         (BrokenPipeError(), "connection limit", ConnectionClosed),
         (ConnectionRefusedError(), "nothing listens there", ConnectionClosed),
-        (TimeoutError(), "no answer within 10 s", ConnectionClosed),
+        (TimeoutError(), "no response within 10 s", ConnectionClosed),
         (socket.gaierror(-2, "Name unknown"), "resolved (Name unk", ConnectionClosed),
         (OSError(113, "No route to host"), "No route to host", ConnectionClosed),
         (RemoteProtocolError("odd frame"), "odd frame", ConnectionRejected),

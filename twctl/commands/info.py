@@ -2,7 +2,7 @@
 
 import typer
 
-from teleworkerd.protocol.messages import InfoAnswer, InfoRequest
+from teleworkerd.protocol.messages import InfoRequest, InfoResponse
 from twctl.blocking import BlockingSession
 from twctl.commands.options import Form, Verb, call_of, output_form
 from twctl.pretty import info_text
@@ -18,9 +18,9 @@ def info(context: typer.Context, *, output: Form = "text") -> None:
     form = output_form(output)
 
     with BlockingSession(call_of(context).profile()) as session:
-        answer = session.ask(InfoRequest(0), InfoAnswer)
+        response = session.ask(InfoRequest(0), InfoResponse)
 
     if form is OutputForm.JSON:
-        print_json(info_object(answer))
+        print_json(info_object(response))
     else:
-        print_line(info_text(answer))
+        print_line(info_text(response))

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from teleworkerd.protocol.messages import MAX_PAGE, ListAnswer, ListRequest
+from teleworkerd.protocol.messages import MAX_PAGE, ListRequest, ListResponse
 from teleworkerd.protocol.types import JobState, JobStatus
 from twctl.blocking import BlockingSession
 from twctl.commands.filters import parse_filters
@@ -65,12 +65,12 @@ def _read_pages(
 
     while limit is None or len(jobs) < limit:
         size = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(jobs))
-        answer = session.ask(replace(request, limit=size), ListAnswer)
-        jobs += answer.jobs
+        response = session.ask(replace(request, limit=size), ListResponse)
+        jobs += response.jobs
 
-        if not answer.more or not answer.jobs:
+        if not response.more or not response.jobs:
             break
 
-        request = replace(request, before=answer.jobs[-1].id)
+        request = replace(request, before=response.jobs[-1].id)
 
     return jobs

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from teleworkerd.protocol.errors import RequestError
-from teleworkerd.protocol.messages import DoneAnswer, Request
-from twctl.blocking import ANSWER_TIMEOUT, BlockingSession
+from teleworkerd.protocol.messages import DoneResponse, Request
+from twctl.blocking import RESPONSE_TIMEOUT, BlockingSession
 from twctl.commands.options import Call, job_ref
 from twctl.exit_codes import ExitCode, of_error
 from twctl.render import print_error, print_notice
@@ -15,7 +15,7 @@ def tell_each(
     jobs: Sequence[str],
     request: Callable[[int, str], Request],
     *,
-    timeout: float | None = ANSWER_TIMEOUT,
+    timeout: float | None = RESPONSE_TIMEOUT,
 ) -> int:
     """Send each job the *request* that is made from a number and the job.
 
@@ -28,12 +28,14 @@ def tell_each(
     with BlockingSession(call.profile()) as session:
         for number, job in enumerate(jobs):
             try:
-                answer = session.ask(request(number, job), DoneAnswer, timeout=timeout)
+                response = session.ask(
+                    request(number, job), DoneResponse, timeout=timeout
+                )
             except RequestError as error:
                 print_error(str(error))
                 code = max(code, of_error(error, is_run=False))
             else:
-                if answer.already_ended:
-                    print_notice(f"job {answer.job} had already ended")
+                if response.already_ended:
+                    print_notice(f"job {response.job} had already ended")
 
     return code

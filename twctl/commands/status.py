@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from teleworkerd.protocol.messages import StatusAnswer, StatusRequest
+from teleworkerd.protocol.messages import StatusRequest, StatusResponse
 from twctl.blocking import BlockingSession
 from twctl.commands.options import Form, Ref, Verb, call_of, job_ref, output_form
 from twctl.exit_codes import job_code
@@ -30,7 +30,7 @@ def status(
     request = StatusRequest(0, job_ref(job))
 
     with BlockingSession(call_of(context).profile()) as session:
-        found = session.ask(request, StatusAnswer).status
+        found = session.ask(request, StatusResponse).status
 
     if form is OutputForm.JSON:
         print_json(status_object(found))

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from teleworkerd.protocol.messages import MAX_GRACE, StopRequest
-from twctl.blocking import ANSWER_TIMEOUT
+from twctl.blocking import RESPONSE_TIMEOUT
 from twctl.commands.many import tell_each
 from twctl.commands.options import Refs, Verb, call_of, parsed
 from twctl.parsing import parse_duration
@@ -34,7 +34,7 @@ def stop(
         call_of(context),
         jobs,
         lambda request, job: StopRequest(request, job, grace),
-        timeout=None if grace is None else grace + ANSWER_TIMEOUT,
+        timeout=None if grace is None else grace + RESPONSE_TIMEOUT,
     )
 
 
