@@ -1,7 +1,8 @@
 """Between Python values and what msgpack carries, driven by type annotations.
 
 A dataclass is a map of its fields by name; None is left out; an enum is its
-value. `AtMost` and `Between` in an annotation are checked on the way in.
+value. `AtMost` and `Between` in an annotation are checked on the way in. For each
+type both ways are worked out once, as functions.
 """
 
 import math
@@ -19,28 +20,28 @@ from teleworkerd.protocol.types import AtMost, Between
 
 Reader = Callable[[object, str], Any]
 
+_Read = Callable[[object], Any]
+_Dump = Callable[[Any], object]
+
 _INT64: Final = Between(-(1 << 63), (1 << 63) - 1)
+_PLAIN: Final = (bool, bytes, float, int, str)
+
+
+class _Misfit(Exception):
+    """A value that does not fit; the path to it is put together on the way up."""
+
+    def __init__(self, problem: str) -> None:
+        self.path = ""
+        self.problem = problem
+
+    def at(self, name: str) -> "_Misfit":
+        self.path = f".{name}{self.path}"
+        return self
 
 
 def dump(value: object) -> object:
     """Return *value* in msgpack's own types."""
-    if isinstance(value, Enum):
-        return value.value
-
-    if is_dataclass(value):
-        return {
-            name: dump(item)
-            for name in _names(cast("object", type(value)))
-            if (item := getattr(value, name)) is not None
-        }
-
-    if isinstance(value, tuple):
-        return [dump(item) for item in value]
-
-    if isinstance(value, Mapping):
-        return {key: dump(item) for key, item in value.items()}
-
-    return value
+    return _dumper(cast("object", type(value)))(value)
 
 
 @cache
@@ -50,6 +51,77 @@ def reader(hint: object) -> Reader:
     It is called with what msgpack gave and with the place for the message of
     the `RemoteProtocolError` that it raises when the two do not fit.
     """
+    read = _reader(hint)
+
+    def read_at(value: object, where: str) -> object:
+        try:
+            return read(value)
+        except _Misfit as misfit:
+            raise RemoteProtocolError(f"{where}{misfit.path}{misfit.problem}") from None
+
+    return read_at
+
+
+# Out
+
+
+@cache
+def _dumper(cls: object) -> _Dump:
+    if not isinstance(cls, type) or cls in _PLAIN:
+        return _same
+
+    if issubclass(cls, Enum):
+        return lambda value: value.value
+
+    if is_dataclass(cls):
+        return _dump_record(cls)
+
+    if issubclass(cls, tuple | list):
+        return lambda value: [dump(item) for item in value]
+
+    if issubclass(cls, Mapping):
+        return lambda value: {key: dump(item) for key, item in value.items()}
+
+    return _same
+
+
+def _same(value: object) -> object:
+    return value
+
+
+def _dump_record(cls: type) -> _Dump:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    names = [field.name for field in fields(cls)]
+    plain = frozenset(name for name in names if _is_plain(hints[name]))
+
+    def dump_record(record: object) -> object:
+        return {
+            name: item if name in plain else dump(item)
+            for name in names
+            if (item := getattr(record, name)) is not None
+        }
+
+    return dump_record
+
+
+def _is_plain(hint: object) -> bool:
+    """Whether msgpack takes every value of the type *hint* as it is."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+
+    if origin is Annotated:
+        return _is_plain(args[0])
+
+    if origin in (Union, types.UnionType):
+        return all(_is_plain(arg) for arg in args)
+
+    return hint in _PLAIN or hint is type(None)
+
+
+# In
+
+
+@cache
+def _reader(hint: object) -> _Read:
     origin = typing.get_origin(hint)
 
     if origin is not None:
@@ -64,172 +136,194 @@ def reader(hint: object) -> Reader:
     return _SCALARS[cast("type", hint)]
 
 
-def _generic_reader(hint: object, origin: object, args: tuple[Any, ...]) -> Reader:
+def _generic_reader(hint: object, origin: object, args: tuple[Any, ...]) -> _Read:
     if origin is Annotated:
-        return _bounded(reader(args[0]), list(args[1:]))
+        return _bounded(args[0], list(args[1:]))
 
     if origin in (Union, types.UnionType):
         return _one_of(args)
 
     if origin in (tuple, list):
-        return _sequence(reader(args[0]), cast("type", origin))
+        return _sequence(_reader(args[0]), cast("type", origin))
 
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return _mapping(reader(args[0]), reader(args[1]))
+        return _mapping(_reader(args[0]), _reader(args[1]))
 
     raise TypeError(f"no wire form for {hint}")
 
 
-@cache
-def _names(cls: object) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(cast("type", cls)))
+def _wrong(expected: str, value: object) -> _Misfit:
+    return _Misfit(f": {expected} expected, {type(value).__name__} found")
 
 
-def _wrong(where: str, expected: str, value: object) -> RemoteProtocolError:
-    return RemoteProtocolError(
-        f"{where}: {expected} expected, {type(value).__name__} found"
-    )
-
-
-def _scalar(cls: type, name: str) -> Reader:
-    def read(value: object, where: str) -> object:
+def _scalar(cls: type, name: str) -> _Read:
+    def read(value: object) -> object:
         if type(value) is not cls:
-            raise _wrong(where, name, value)
+            raise _wrong(name, value)
 
         return value
 
     return read
 
 
-def _read_int(value: object, where: str) -> int:
-    if type(value) is not int:
-        raise _wrong(where, "an integer", value)
+def _integer(bounds: Between) -> _Read:
+    least, most = bounds.least, bounds.most
 
-    return _check_between(_INT64, value, where)
+    def read(value: object) -> int:
+        if type(value) is not int:
+            raise _wrong("an integer", value)
+
+        if not least <= value <= most:
+            raise _out_of(bounds, value)
+
+        return value
+
+    return read
 
 
-def _read_float(value: object, where: str) -> float:
+def _out_of(bounds: Between, value: object) -> _Misfit:
+    return _Misfit(f": {value} is not from {bounds.least} to {bounds.most}")
+
+
+def _read_float(value: object) -> float:
     if type(value) not in (int, float):
-        raise _wrong(where, "a number", value)
+        raise _wrong("a number", value)
 
     number = float(cast("float", value))
 
     if not math.isfinite(number):
-        raise RemoteProtocolError(f"{where}: {number} is not finite")
+        raise _Misfit(f": {number} is not finite")
 
     return number
 
 
-def _check_between(bounds: Between, value: int, where: str) -> int:
-    if not bounds.least <= value <= bounds.most:
-        raise RemoteProtocolError(
-            f"{where}: {value} is not from {bounds.least} to {bounds.most}"
-        )
-
-    return value
-
-
-_SCALARS: Final[dict[type, Reader]] = {
+_SCALARS: Final[dict[type, _Read]] = {
     bool: _scalar(bool, "a boolean"),
     str: _scalar(str, "text"),
     bytes: _scalar(bytes, "binary"),
-    int: _read_int,
+    int: _integer(_INT64),
     float: _read_float,
 }
 
 
-def _bounded(inner: Reader, marks: list[object]) -> Reader:
-    def read(value: object, where: str) -> object:
-        result = inner(value, where)
+def _bounded(hint: object, marks: list[object]) -> _Read:
+    read = _reader(hint)
 
-        for mark in marks:
-            if isinstance(mark, Between):
-                _check_between(mark, result, where)
-            elif isinstance(mark, AtMost) and len(result) > mark.length:
-                raise RemoteProtocolError(
-                    f"{where}: length {len(result)}, the most is {mark.length}"
-                )
+    for mark in marks:
+        if isinstance(mark, AtMost):
+            read = _at_most(read, mark.length)
+        elif isinstance(mark, Between):
+            read = _integer(mark) if hint is int else _between(read, mark)
+
+    return read
+
+
+def _at_most(inner: _Read, most: int) -> _Read:
+    def read(value: object) -> object:
+        result = inner(value)
+
+        if len(result) > most:
+            raise _Misfit(f": length {len(result)}, the most is {most}")
 
         return result
 
     return read
 
 
-def _one_of(hints: tuple[object, ...]) -> Reader:
-    readers = [reader(hint) for hint in hints if hint is not type(None)]
+def _between(inner: _Read, bounds: Between) -> _Read:
+    def read(value: object) -> object:
+        result = inner(value)
+
+        if not bounds.least <= result <= bounds.most:
+            raise _out_of(bounds, result)
+
+        return result
+
+    return read
+
+
+def _one_of(hints: tuple[object, ...]) -> _Read:
+    readers = [_reader(hint) for hint in hints if hint is not type(None)]
     optional = type(None) in hints
 
-    def read(value: object, where: str) -> object:
+    if optional and len(readers) == 1:
+        only = readers[0]
+        return lambda value: None if value is None else only(value)
+
+    def read(value: object) -> object:
         if value is None and optional:
             return None
 
         for attempt in readers[:-1]:
             try:
-                return attempt(value, where)
-            except RemoteProtocolError:
+                return attempt(value)
+            except _Misfit:
                 continue
 
-        return readers[-1](value, where)
+        return readers[-1](value)
 
     return read
 
 
-def _sequence(inner: Reader, cls: type) -> Reader:
-    def read(value: object, where: str) -> object:
+def _sequence(inner: _Read, cls: type) -> _Read:
+    def read(value: object) -> object:
         if type(value) is not list:
-            raise _wrong(where, "an array", value)
+            raise _wrong("an array", value)
 
-        return cls(inner(item, where) for item in value)
+        return cls(map(inner, value))
 
     return read
 
 
-def _mapping(key_reader: Reader, value_reader: Reader) -> Reader:
-    def read(value: object, where: str) -> object:
+def _mapping(key_reader: _Read, value_reader: _Read) -> _Read:
+    def read(value: object) -> object:
         if type(value) is not dict:
-            raise _wrong(where, "a map", value)
+            raise _wrong("a map", value)
 
-        return {
-            key_reader(key, where): value_reader(item, where)
-            for key, item in value.items()
-        }
+        return {key_reader(key): value_reader(item) for key, item in value.items()}
 
     return read
 
 
-def _enum(cls: type[Enum]) -> Reader:
-    def read(value: object, where: str) -> object:
+def _enum(cls: type[Enum]) -> _Read:
+    members = {member.value: member for member in cls}
+
+    def read(value: object) -> object:
         # A nested value must not reach repr, which follows it all the way down.
         if type(value) is not str:
-            raise _wrong(where, "text", value)
+            raise _wrong("text", value)
 
         try:
-            return cls(value)
-        except ValueError:
-            raise RemoteProtocolError(
-                f"{where}: {value!r:.80} is not a {cls.__name__}"
-            ) from None
+            return members[value]
+        except KeyError:
+            raise _Misfit(f": {value!r:.80} is not a {cls.__name__}") from None
 
     return read
 
 
-def _record(cls: type) -> Reader:
+def _record(cls: type) -> _Read:
     hints = typing.get_type_hints(cls, include_extras=True)
-    readers = [(field, reader(hints[field.name])) for field in fields(cls)]
+    readers = [
+        (field.name, _reader(hints[field.name]), _is_required(field))
+        for field in fields(cls)
+    ]
 
-    def read(value: object, where: str) -> object:
+    def read(value: object) -> object:
         if type(value) is not dict:
-            raise _wrong(where, "a map", value)
+            raise _wrong("a map", value)
 
-        found = {
-            field.name: read_field(value[field.name], f"{where}.{field.name}")
-            for field, read_field in readers
-            if value.get(field.name) is not None
-        }
+        found = {}
 
-        for field, _ in readers:
-            if field.name not in found and _is_required(field):
-                raise RemoteProtocolError(f"{where}.{field.name} is missing")
+        for name, read_field, is_required in readers:
+            item = value.get(name)
+
+            if item is not None:
+                try:
+                    found[name] = read_field(item)
+                except _Misfit as misfit:
+                    raise misfit.at(name) from None
+            elif is_required:
+                raise _Misfit(" is missing").at(name)
 
         return cls(**found)
 
