@@ -2,14 +2,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Most tests wait for processes: one more than the smallest machine has processors.
 WORKERS ?= 3
-SCRIPTS := gen_certs.sh .ci/packages .ci/run $(wildcard docs/*.sh)
+SCRIPTS := gen_certs.sh .ci/packages .ci/run bench/packages $(wildcard docs/*.sh)
 
-.PHONY: help demo test check clean
+.PHONY: help demo test check bench clean
 
 help:
 	@echo 'make demo    run the demonstration: a daemon, a few jobs, what they print'
 	@echo 'make test    run the tests; ARGS="-k history" is passed on to pytest'
 	@echo 'make check   format, lint, types, layers, spelling, shell scripts'
+	@echo 'make bench   measure beside OpenSSH, write bench/results.md; ARGS=--quick tries it'
 	@echo 'make clean   remove what these made, .venv included; certs/ stays'
 	@echo
 	@echo 'Each sets up what it needs. PYTHON=python3.12 chooses the interpreter.'
@@ -36,7 +37,11 @@ check: .venv/installed
 	$(BIN)/codespell
 	$(BIN)/shellcheck $(SCRIPTS)
 
+bench: .venv/installed
+	@bench/packages
+	@$(BIN)/python -m bench $(ARGS)
+
 clean:
 	rm -rf .venv build dist *.egg-info .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	find teleworkerd twctl tests -name __pycache__ -prune -exec rm -rf {} +
+	find teleworkerd twctl tests bench -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The benchmark: TeleWorker beside OpenSSH and beside what the machine can do."""

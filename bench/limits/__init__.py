@@ -1,0 +1,1 @@
+"""What the machine can do at best: programs of their own, as small as they can be."""
