@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, NamedTuple, cast
 from teleworkerd.protocol.errors import RemoteProtocolError, TeleworkerError
 from teleworkerd.protocol.fields import reader
 from teleworkerd.protocol.messages import MAX_CHUNK
-from teleworkerd.protocol.types import AtMost, Between
+from teleworkerd.protocol.types import AtMost, Between, Offset, OnFull
 
 
 DEFAULT_FILE: Final = Path("/etc/teleworker/teleworkerd.toml")
@@ -19,6 +19,7 @@ ENVIRONMENT: Final = "TELEWORKERD_"
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
+GIB: Final = 1 << 30
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("text", "json")
@@ -88,6 +89,10 @@ class OutputConfig:
     `window` is kept of each followed stream, `queue_chunks` chunks of `chunk`
     bytes wait for each reader, `send_buffer` bytes for each connection, in this
     process and in the kernel each; `pipe` is the kernel's between job and keeper.
+
+    At most `job_limit` bytes are kept of one job that names no limit of its own,
+    `owner_limit` of all that one owner has, `total_limit` of everything; 0 means
+    no limit. `on_full` is what happens then to a job that does not say.
     """
 
     window: Annotated[int, Between(0, 64 * MIB)] = MIB
@@ -95,6 +100,25 @@ class OutputConfig:
     queue_chunks: Annotated[int, Between(1, 1024)] = 4
     send_buffer: Annotated[int, Between(16 * KIB, 16 * MIB)] = 512 * KIB
     pipe: Annotated[int, Between(4 * KIB, 16 * MIB)] = MIB
+    job_limit: Offset = 16 * GIB
+    owner_limit: Offset = 64 * GIB
+    total_limit: Offset = 256 * GIB
+    on_full: OnFull = OnFull.BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionConfig:
+    """`[retention]`: how long jobs that have ended are kept; 0 means for ever.
+
+    An owner's jobs go, oldest first, once they are older than `age` seconds,
+    more than `count`, or have more than `bytes` of output together. `interval`
+    is the time between two looks, in seconds. A job that is being read stays.
+    """
+
+    age: Annotated[float, Between(0, 100 * 366 * 86_400)] = 30 * 86_400.0
+    count: Annotated[int, Between(0, 1_000_000)] = 10_000
+    bytes: Offset = 32 * GIB
+    interval: Annotated[float, Between(1, 86_400)] = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +153,7 @@ class Config:
     daemon: DaemonConfig = field(default_factory=DaemonConfig)
     jobs: JobsConfig = field(default_factory=JobsConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
 
     @property

@@ -47,9 +47,10 @@ class Launched:
 class ExitRecord:
     """How a job that ran has ended, in full.
 
-    `exit_code` is as in `JobStatus`. `stdout` and `stderr` are the sizes of the
-    spools, which are complete unless `truncated` says that the last bytes of a
-    pipe could not be waited for.
+    `exit_code` is as in `JobStatus`. `stdout` and `stderr` are the ends of the
+    streams, of which so many bytes were dropped; the spools are complete otherwise,
+    unless `truncated` says that the last bytes of a pipe could not be waited for.
+    The SHA-256 of what was kept, in hex, is added when it is known.
     """
 
     launched: Launched
@@ -59,5 +60,9 @@ class ExitRecord:
     signal: int | None = None
     stdout: Offset = 0
     stderr: Offset = 0
+    stdout_dropped: Offset = 0
+    stderr_dropped: Offset = 0
+    stdout_sha256: Word | None = None
+    stderr_sha256: Word | None = None
     truncated: bool = False
     usage: Usage = Usage()

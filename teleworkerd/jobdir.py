@@ -5,6 +5,7 @@ What stands here is the truth about a job; all else can be rebuilt from it.
 
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,27 @@ from teleworkerd.protocol.types import Stream
 
 
 _READ_EXIT: Final = reader(cast("object", ExitRecord))
+_NAME: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_job_name(name: str) -> bool:
+    """Whether *name* is that of a job's directory: a UUID, as they are written."""
+    return _NAME.fullmatch(name) is not None
 
 
 def write_by_rename(path: Path, data: bytes) -> None:
-    """Put *data* at *path*, so that a reader finds all of it or the old file."""
+    """Put *data* at *path*, so that a reader finds all of it or the old file.
+
+    Raises `OSError`, and leaves nothing else behind then.
+    """
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(data)
-    temporary.rename(path)
+
+    try:
+        temporary.write_bytes(data)
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +58,11 @@ class JobDirectory:
         return self.path / "index"
 
     @property
+    def gaps(self) -> Path:
+        """The records of `teleworkerd.output.gaps`, if anything was dropped."""
+        return self.path / "gaps"
+
+    @property
     def exit(self) -> Path:
         """The exit record as JSON; there once the job is over."""
         return self.path / "exit"
@@ -58,6 +78,11 @@ class JobDirectory:
     def remove(self) -> None:
         """Remove the directory of a job that never ran, as far as possible."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def write_spec(self, data: bytes) -> None:
+        """Write the spec, a new file."""
+        with os.fdopen(open_new(self.spec), "wb") as file:
+            file.write(data)
 
     def write_exit(self, record: ExitRecord) -> None:
         """Write the exit record, by rename."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -57,7 +57,7 @@ class JobStore:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._database: sqlite3.Connection | None = None
-        self._pending: dict[str, JobRecord] = {}
+        self._pending: dict[str, JobRecord | None] = {}  # None: to be removed
         self._written: asyncio.Future[None] | None = None
         self._writer: asyncio.Task[None] | None = None
 
@@ -80,7 +80,28 @@ class JobStore:
 
     def save_soon(self, record: JobRecord) -> asyncio.Future[None]:
         """Write *record* without waiting; the future says when it is on disk."""
-        self._pending[record.status.id] = record
+        return self._write_soon(record.status.id, record)
+
+    async def remove(self, job_id: str) -> None:
+        """Remove the record of that job; raises `StoreError`."""
+        await asyncio.shield(self.remove_soon(job_id))
+
+    def remove_soon(self, job_id: str) -> asyncio.Future[None]:
+        """Remove a record without waiting, as `save_soon` writes one."""
+        return self._write_soon(job_id, None)
+
+    async def close(self) -> None:
+        """Write what waits and close the database."""
+        while self._writer is not None:
+            await self._writer
+
+        await self._in_thread(self._close)
+        self._thread.shutdown()
+
+    def _write_soon(
+        self, job_id: str, record: JobRecord | None
+    ) -> asyncio.Future[None]:
+        self._pending[job_id] = record
 
         if self._written is None:
             self._written = asyncio.get_running_loop().create_future()
@@ -92,17 +113,9 @@ class JobStore:
 
         return self._written
 
-    async def close(self) -> None:
-        """Write what waits and close the database."""
-        while self._writer is not None:
-            await self._writer
-
-        await self._in_thread(self._close)
-        self._thread.shutdown()
-
     async def _write_pending(self) -> None:
         while self._pending and self._written is not None:
-            records, self._pending = list(self._pending.values()), {}
+            records, self._pending = self._pending, {}
             written, self._written = self._written, None
 
             try:
@@ -172,9 +185,23 @@ class JobStore:
             for request_id, digest, status in rows
         ]
 
-    def _write(self, records: list[JobRecord]) -> None:
+    def _write(self, records: Mapping[str, JobRecord | None]) -> None:
+        removed = [job_id for job_id, record in records.items() if record is None]
+        kept = [record for record in records.values() if record is not None]
+
         with self._connection as database:
             database.execute("BEGIN IMMEDIATE")
+            database.executemany(
+                "DELETE FROM job WHERE id = ?", [(job_id,) for job_id in removed]
+            )
+            # Of a job that was removed the record may have been left behind.
+            database.executemany(
+                "DELETE FROM job WHERE owner = ? AND request_id = ? AND id != ?",
+                [
+                    (record.status.owner, record.request_id, record.status.id)
+                    for record in kept
+                ],
+            )
             database.executemany(
                 "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (id) DO UPDATE SET status = excluded.status",
@@ -187,7 +214,7 @@ class JobStore:
                         record.status.created_at,
                         dump_record(record.status),
                     )
-                    for record in records
+                    for record in kept
                 ],
             )
 

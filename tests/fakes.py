@@ -1,6 +1,9 @@
 """Stand-ins for what a test must be able to time: the executor and the clock."""
 
 import asyncio
+import hashlib
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -9,6 +12,7 @@ from teleworkerd.config import Config, DaemonConfig, OutputConfig
 from teleworkerd.execution import ExitRecord, JobIdentity, Launched
 from teleworkerd.executors.base import ExecutionSink
 from teleworkerd.jobdir import JobDirectory
+from teleworkerd.output.gaps import read_gaps
 from teleworkerd.protocol.types import (
     JobSpec,
     JobState,
@@ -19,13 +23,22 @@ from teleworkerd.protocol.types import (
     Usage,
 )
 from teleworkerd.store import JobRecord
+from tests.output.written import Written
 
 
 DEADLINE: Final = 10.0  # seconds; what it bounds takes milliseconds
 LAUNCHED: Final = Launched(4711, 5, "nobody", Limits(mem=64))
+EMPTY: Final = hashlib.sha256().hexdigest()
 EXITED: Final = ExitRecord(
-    LAUNCHED, 9, Reason.EXITED, exit_code=3, usage=Usage(cpu_seconds=0.5)
+    LAUNCHED,
+    9,
+    Reason.EXITED,
+    exit_code=3,
+    stdout_sha256=EMPTY,
+    stderr_sha256=EMPTY,
+    usage=Usage(cpu_seconds=0.5),
 )
+UNSEALED: Final = replace(EXITED, stdout_sha256=None, stderr_sha256=None)
 TRUE: Final = JobSpec((b"true",))
 
 
@@ -63,7 +76,8 @@ class FakeExecutor:
 
     Launches wait while `gate` is closed, and fail while there is an `error`.
     `known` are the jobs that `attach` finds running, `exits` those that it finds
-    ended.
+    ended. Removals wait while `bin` is closed, and fail while there is a `refusal`;
+    `asked` is set from the first one on.
     """
 
     def __init__(self, jobs_dir: Path) -> None:
@@ -76,6 +90,13 @@ class FakeExecutor:
         self.executions: dict[str, FakeExecution] = {}
         self.known: dict[str, Launched] = {}
         self.exits: dict[str, ExitRecord] = {}
+        self.bin = asyncio.Event()
+        self.bin.set()
+        self.refusal: Exception | None = None
+        self.asked = asyncio.Event()
+        self.removed: list[str] = []
+        self.sealed: dict[str, dict[Stream, str]] = {}
+        self.outputs: dict[str, Written] = {}
         self._jobs_dir = jobs_dir
 
     async def start(
@@ -102,38 +123,87 @@ class FakeExecutor:
         """Do as the attributes say."""
         self.sinks[job_id] = sink
 
+        gaps = read_gaps(JobDirectory(self._jobs_dir / job_id).gaps)
+
         if launched := self.known.get(job_id):
             sink.launched(launched)
+
+            for gap in gaps:
+                sink.output_dropped(gap.stream, gap.offset, gap.stop)
+
+            sink.output_grown(*self.output(job_id).recorded)
             return self.executions.setdefault(job_id, FakeExecution())
 
         if record := self.exits.get(job_id):
+            for gap in gaps:
+                sink.output_dropped(gap.stream, gap.offset, gap.stop)
+
             sink.exited(record)
         else:
             sink.vanished("nobody knows")
 
         return None
 
-    def write(self, job_id: str, data: bytes, stream: Stream = Stream.STDOUT) -> None:
-        """Let the job have written *data*."""
-        directory = JobDirectory(self._jobs_dir / job_id)
+    def seal(self, job_id: str, digests: Mapping[Stream, str]) -> None:
+        """Note the digests."""
+        self.sealed[job_id] = dict(digests)
 
-        with directory.spool(stream).open("ab") as file:
-            file.write(data)
+    async def remove(self, job_id: str) -> None:
+        """Do as the attributes say."""
+        self.removed.append(job_id)
+        self.asked.set()
+        await self.bin.wait()
 
-        sizes = [
-            spool.stat().st_size if spool.exists() else 0
-            for spool in map(directory.spool, Stream)
-        ]
-        self.sinks[job_id].output_grown(*sizes)
+        if self.refusal is not None:
+            raise self.refusal
 
-    def exit(self, job_id: str, record: ExitRecord = EXITED) -> None:
-        """Let the job end with all the output that it has."""
-        sizes = {
-            str(stream): spool.stat().st_size
-            for stream in Stream
-            if (spool := self._jobs_dir / job_id / stream).exists()
-        }
-        self.sinks[job_id].exited(replace(record, **sizes))  # type: ignore[arg-type]  # the names of the two sizes
+        shutil.rmtree(self._jobs_dir / job_id, ignore_errors=True)
+
+    def output(self, job_id: str) -> Written:
+        """Return what the job has written."""
+        if job_id not in self.outputs:
+            self.outputs[job_id] = Written(self._jobs_dir / job_id)
+
+        return self.outputs[job_id]
+
+    def write(
+        self, job_id: str, data: bytes, stream: Stream = Stream.STDOUT, *, at: int = 0
+    ) -> None:
+        """Let the job have written *data*, at that time."""
+        output = self.output(job_id)
+        output.write(data, stream)
+        output.record(at)
+        self.sinks[job_id].output_grown(*output.sizes)
+
+    def drop(self, job_id: str, count: int, stream: Stream = Stream.STDOUT) -> None:
+        """Let *count* bytes that the job wrote have been dropped."""
+        output = self.output(job_id)
+        stop = output.drop(count, stream).stop
+        output.record()
+        self.sinks[job_id].output_dropped(stream, stop - count, stop)
+        self.sinks[job_id].output_grown(*output.sizes)
+
+    def exit(
+        self, job_id: str, record: ExitRecord = EXITED, *, sealed: bool = True
+    ) -> None:
+        """Let the job end with all that it wrote; *sealed*: its digests are known."""
+        record = self.exit_record(job_id, record, sealed=sealed)
+        self.sinks[job_id].exited(record)
+
+    def exit_record(
+        self, job_id: str, record: ExitRecord = EXITED, *, sealed: bool = True
+    ) -> ExitRecord:
+        """Return *record* with what the job has written."""
+        output = self.output(job_id)
+        stdout, stderr = output.sizes
+        digests = [output.sha256(stream).hex() if sealed else None for stream in Stream]
+        return replace(
+            record,
+            stdout=stdout,
+            stderr=stderr,
+            stdout_sha256=digests[0],
+            stderr_sha256=digests[1],
+        )
 
 
 def config_in(path: Path) -> Config:

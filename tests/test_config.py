@@ -12,11 +12,14 @@ from teleworkerd.config import (
     Config,
     ConfigError,
     DaemonConfig,
+    OutputConfig,
+    RetentionConfig,
     load,
     parse,
     parse_address,
 )
 from teleworkerd.protocol.fields import dump
+from teleworkerd.protocol.types import OnFull
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +48,32 @@ def test_defaults() -> None:
     assert config.jobs_dir == Path("/var/lib/teleworker/jobs")
     assert config.certs == Path("/etc/teleworker/certs")
     assert config.jobs.user == "nobody"
+
+
+def test_how_much_is_kept_by_default() -> None:
+    """Nothing grows without a bound unless somebody wants it so."""
+    config = Config()
+
+    assert 0 < config.output.job_limit < config.output.owner_limit
+    assert config.output.owner_limit < config.output.total_limit
+    assert config.output.on_full is OnFull.BLOCK
+    assert 0 < config.retention.bytes < config.output.owner_limit
+    assert config.retention.age > 0
+    assert config.retention.count > 0
+
+
+def test_no_bounds(file: Path) -> None:
+    """Zero takes a bound away."""
+    file.write_text(
+        "[output]\njob_limit = 0\nowner_limit = 0\ntotal_limit = 0\non_full = 'kill'\n"
+        "[retention]\nage = 0\ncount = 0\nbytes = 0\ninterval = 1\n"
+    )
+    config = load(path=file, flags={}, environ={})
+
+    assert config.output == OutputConfig(
+        job_limit=0, owner_limit=0, total_limit=0, on_full=OnFull.KILL
+    )
+    assert config.retention == RetentionConfig(age=0, count=0, bytes=0, interval=1)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +141,15 @@ def test_default_file_is_read_when_it_is_there(no_default_file: Path) -> None:
         ("[output]\nchunk = 1.5\n", r"output\.chunk: an integer expected, float"),
         ("[output]\nchunk = 1\n", r"output\.chunk: 1 is not from 1024 to 262144"),
         ("[output]\nqueue_chunks = 0\n", r"output\.queue_chunks: 0 is not from 1"),
+        ("[output]\njob_limit = -1\n", r"output\.job_limit: -1 is not from 0"),
+        ("[output]\nwindow = 67108865\n", r"output\.window: 67108865 is not from 0"),
+        ("[output]\non_full = 'stop'\n", r"output\.on_full: .*stop"),
+        ("[output]\non_full = 1\n", r"output\.on_full: "),
+        ("[retention]\nage = -1\n", r"retention\.age: -1\.0 is not from 0 to 316"),
+        ("[retention]\ncount = 1.5\n", r"retention\.count: an integer expected"),
+        ("[retention]\nbytes = '1G'\n", r"retention\.bytes: an integer expected"),
+        ("[retention]\ninterval = 0\n", r"retention\.interval: 0\.0 is not from 1"),
+        ("[retention]\nsize = 1\n", r"\[retention\]: there is no setting 'size'; know"),
         ("jobs = 3\n", r"some\.toml\.jobs: a map expected, int found"),
         ("daemon = 3\n", r"some\.toml\.daemon: a map expected, int found"),
         ("[daemon]\nlisten = 7443\n", r"daemon\.listen: text expected, int found"),
@@ -192,6 +230,7 @@ def test_bad_address(text: str) -> None:
         {},
         {"daemon": {"state_dir": "/x\udcff", "listen": "[::1]:1"}},
         {"jobs": {"users": {"alice": "al"}, "linger": 0}},
+        {"output": {"on_full": "drop", "job_limit": 0}, "retention": {"age": 0.5}},
     ],
 )
 def test_configuration_travels_as_json(settings: dict[str, Any]) -> None:

@@ -1,17 +1,27 @@
 """A job's directory: its names are fixed, its exit record is whole or not there."""
 
+import errno
 import json
 import os
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from teleworkerd.jobdir import JobDirectory, open_new, write_by_rename
+from teleworkerd.jobdir import (
+    JobDirectory,
+    is_job_name,
+    open_new,
+    write_by_rename,
+)
 from teleworkerd.protocol.fields import dump
 from teleworkerd.protocol.types import Stream
 from tests.fakes import EXITED
+
+
+JOB: Final = "01234567-89ab-cdef-0123-456789abcdef"
 
 
 @pytest.fixture
@@ -49,11 +59,41 @@ def test_names(directory: JobDirectory) -> None:
         path / "stdout",
         path / "stderr",
     ]
-    assert (directory.spec, directory.index, directory.exit) == (
+    assert (directory.spec, directory.index, directory.gaps, directory.exit) == (
         path / "spec",
         path / "index",
+        path / "gaps",
         path / "exit",
     )
+
+
+def test_spec(directory: JobDirectory) -> None:
+    """A spec is written once, and never over another."""
+    directory.write_spec(b"spec")
+
+    with pytest.raises(FileExistsError):
+        directory.write_spec(b"other")
+
+    assert directory.spec.read_bytes() == b"spec"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        (JOB, True),
+        (JOB.upper(), False),
+        (f"{JOB}\n", False),
+        (f"{JOB}/..", False),
+        (JOB.replace("-", ""), False),
+        (f"{{{JOB}}}", False),
+        ("", False),
+        ("..", False),
+        ("lost+found", False),
+    ],
+)
+def test_name_of_a_job(name: str, is_one: bool) -> None:  # noqa: FBT001  a fact
+    """A job's directory has a UUID for its name, in its usual spelling."""
+    assert is_job_name(name) is is_one
 
 
 def test_exit_survives(directory: JobDirectory) -> None:
@@ -104,3 +144,31 @@ def test_replaced_at_once(tmp_path: Path) -> None:
         assert file.read() == b"old"
 
     assert path.read_bytes() == b"new"
+
+
+def test_nothing_left_of_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be put in its place is not left beside it."""
+    path = tmp_path / "file"
+    write_by_rename(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "rename", fail)
+
+        with pytest.raises(OSError, match="No space"):
+            write_by_rename(path, b"new")
+
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == b"old"
+
+
+def test_nothing_made_where_nothing_is(tmp_path: Path) -> None:
+    """A directory that was removed does not come back."""
+    with pytest.raises(FileNotFoundError):
+        JobDirectory(tmp_path / "gone").write_exit(EXITED)
+
+    assert not list(tmp_path.iterdir())

@@ -17,6 +17,7 @@ from teleworkerd.protocol.types import (
     LaunchFailure,
     LaunchStage,
     Limits,
+    OnFull,
     Reason,
     StreamStatus,
     Usage,
@@ -78,7 +79,12 @@ FULL = record_of(
     applied=Limits(mem=4),
     not_applied={"io": "why"},
     usage=Usage(0.5, 1, 2, 3, 4, 5),
-    stdout=StreamStatus(0, 7, b"\0" * 32),
+    stdout=StreamStatus(0, 7, b"\0" * 32, 3),
+    stderr=StreamStatus(dropped=(1 << 63) - 1),
+    merge=True,
+    output_limit=0,
+    on_full=OnFull.DROP,
+    held_up="ä",
 )
 LONG = record_of(command=(b"x" * (MAX_COMMAND_BYTES // 16 - 1),) * 16)
 MANY = record_of(command=(b"x",) * MAX_ARGUMENTS)
@@ -134,6 +140,87 @@ async def test_saves_are_gathered(store: JobStore) -> None:
     assert len(begun) == 2
     assert record_of("0", exit_code=4) in await store.load()
     assert len(await store.load()) == 51
+
+
+async def test_removed(path: Path) -> None:
+    """A record that was removed is gone for good; one that never was is no harm."""
+    store = await JobStore(path).open()
+    await store.save(record_of("a"))
+    await store.save(record_of("b"))
+    await store.remove("a")
+    await store.remove("never")
+    await store.close()
+
+    assert await reopened(path) == [record_of("b")]
+
+
+@pytest.mark.parametrize(
+    ("order", "stays"),
+    [("sr", False), ("rs", True), ("srs", True), ("rsr", False), ("rr", False)],
+)
+async def test_saved_and_removed_together(
+    store: JobStore, order: str, *, stays: bool
+) -> None:
+    """Of what waits for one job the last counts, be it a record or its removal."""
+    await store.save(record_of("a", exit_code=1))
+    release = hold(store)
+    first = store.save_soon(record_of("b"))
+    await asyncio.sleep(0)
+    later = [
+        store.remove_soon("a") if each == "r" else store.save_soon(record_of("a"))
+        for each in order
+    ]
+    release()
+    await asyncio.wait_for(asyncio.gather(first, *later), DEADLINE)
+
+    assert (record_of("a") in await store.load()) == stays
+    assert record_of("b") in await store.load()
+
+
+async def test_request_free_again(store: JobStore) -> None:
+    """A removal makes room for the next job of its request, in one transaction."""
+    old = record_of("old")
+    new = replace(record_of("new"), request_id=old.request_id)
+    await store.save(old)
+    release = hold(store)
+    waiting = [
+        store.save_soon(record_of("x")),
+        store.save_soon(new),
+        store.remove_soon("old"),
+    ]
+    release()
+    await asyncio.wait_for(asyncio.gather(*waiting), DEADLINE)
+
+    assert await store.load() == [new, record_of("x")]
+
+
+async def test_request_that_was_not_freed(store: JobStore) -> None:
+    """A record whose removal failed gives way, and stops no write of others."""
+    old = record_of("old")
+    new = replace(record_of("new"), request_id=old.request_id)
+    await store.save(old)
+    await run_sql(store, "PRAGMA query_only = 1")
+
+    with pytest.raises(StoreError):
+        await store.remove("old")
+
+    await run_sql(store, "PRAGMA query_only = 0")
+    await asyncio.gather(store.save(new), store.save(record_of("x")))
+
+    assert await store.load() == [new, record_of("x")]
+
+
+async def test_cancelled_removal_is_done(store: JobStore) -> None:
+    """A removal goes on when its caller is cancelled."""
+    await store.save(record_of("a"))
+    release = hold(store)
+    caller = asyncio.create_task(store.remove("a"))
+    await asyncio.sleep(0)
+    caller.cancel()
+    release()
+    await asyncio.wait_for(store.save(record_of("b")), DEADLINE)
+
+    assert await store.load() == [record_of("b")]
 
 
 async def test_failure_is_for_who_waits(

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
         ConnectionClosed,
         InternalError,
         InvalidRequest,
+        JobNotEnded,
         JobNotFound,
+        JobRemoved,
         LaunchFailed,
         LimitRejected,
         NameTaken,
@@ -38,19 +40,24 @@ if TYPE_CHECKING:
     )
     from teleworkerd.protocol.messages import InfoResponse
     from teleworkerd.protocol.types import (
+        Chunk,
+        Gap,
         JobState,
         JobStatus,
         LaunchFailure,
         Limits,
+        OnFull,
         Reason,
         Stream,
         StreamStatus,
         Usage,
     )
     from twctl.client import Client, RemoteJob, connect
+    from twctl.moments import Moment
     from twctl.profile import Profile, ProfileError
-    from twctl.subscription import Chunk
+    from twctl.reading import OutputDropped, Reading
     from twctl.tls import ConnectionRejected
+    from twctl.verify import DigestMismatch
 
 
 __all__ = [
@@ -60,23 +67,31 @@ __all__ = [
     "Client",
     "ConnectionClosed",
     "ConnectionRejected",
+    "DigestMismatch",
+    "Gap",
     "InfoResponse",
     "InternalError",
     "InvalidRequest",
+    "JobNotEnded",
     "JobNotFound",
+    "JobRemoved",
     "JobState",
     "JobStatus",
     "LaunchFailed",
     "LaunchFailure",
     "LimitRejected",
     "Limits",
+    "Moment",
     "NameTaken",
     "OffsetOutOfRange",
+    "OnFull",
+    "OutputDropped",
     "PermissionDenied",
     "Profile",
     "ProfileError",
     "ProtocolError",
     "ProtocolViolation",
+    "Reading",
     "Reason",
     "RemoteJob",
     "RequestConflict",
@@ -93,15 +108,20 @@ __all__ = [
 # The command line imports this package too; asyncio would cost it 50 ms.
 _MODULES: Final[dict[str, tuple[str, ...]]] = {
     "twctl.client": ("Client", "RemoteJob", "connect"),
+    "twctl.moments": ("Moment",),
     "twctl.profile": ("Profile", "ProfileError"),
-    "twctl.subscription": ("Chunk",),
+    "twctl.reading": ("OutputDropped", "Reading"),
     "twctl.tls": ("ConnectionRejected",),
+    "twctl.verify": ("DigestMismatch",),
     "teleworkerd.protocol.messages": ("InfoResponse",),
     "teleworkerd.protocol.types": (
+        "Chunk",
+        "Gap",
         "JobState",
         "JobStatus",
         "LaunchFailure",
         "Limits",
+        "OnFull",
         "Reason",
         "Stream",
         "StreamStatus",

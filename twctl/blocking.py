@@ -28,7 +28,14 @@ from teleworkerd.protocol.messages import (
     RunResponse,
     ServerHello,
 )
-from twctl.conduct import AGENT, CONNECT_TIMEOUT, HELLO_TIMEOUT, LOST_AFTER, PING_AFTER
+from twctl.conduct import (
+    AGENT,
+    CONNECT_TIMEOUT,
+    HELLO_TIMEOUT,
+    LOST_AFTER,
+    PING_AFTER,
+    prepare_socket,
+)
 from twctl.profile import Profile
 from twctl.tls import (
     ConnectionRejected,
@@ -174,8 +181,8 @@ class BlockingSession:
             self._socket.sendall(piece)
 
 
-def start(profile: Profile, request: RunRequest) -> RunResponse:
-    """Start a job; asks again, with the same request id, when the response is lost.
+def start(profile: Profile, request: RunRequest, *, again: bool = True) -> RunResponse:
+    """Start a job; asks *again*, with the same request id, when the response is lost.
 
     The first connection is not tried twice. Raises as `BlockingSession.ask`.
     """
@@ -194,7 +201,7 @@ def start(profile: Profile, request: RunRequest) -> RunResponse:
             is_lost = isinstance(error, ConnectionClosed) or pause > 0.05
             pause = min(LONGEST_PAUSE, pause * 2)
 
-            if not (asked and is_lost) or time.monotonic() + pause > deadline:
+            if not (again and asked and is_lost) or time.monotonic() + pause > deadline:
                 raise
 
         time.sleep(pause * _jitter())
@@ -216,7 +223,7 @@ def _open(profile: Profile) -> ssl.SSLSocket:
         raise refusal(error, profile) from error
 
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prepare_socket(sock)
         return context.wrap_socket(sock, server_hostname=profile.host)
     except OSError as error:
         sock.close()

@@ -17,7 +17,7 @@ from twctl.profile import Settings
 from twctl.render import print_error, print_line
 
 
-VERBS: Final = ("run", "tail", "kill", "stop", "status", "list", "wait", "info")
+VERBS: Final = ("run", "tail", "kill", "stop", "status", "list", "wait", "rm", "info")
 ALIASES: Final = {"ps": "list"}
 
 

@@ -1,6 +1,7 @@
 """The library: a server as `Client`, its jobs as `RemoteJob`."""
 
 import os
+import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
@@ -11,10 +12,12 @@ from teleworkerd.protocol.messages import (
     DoneResponse,
     InfoRequest,
     InfoResponse,
+    InterleaveRequest,
     KillRequest,
     ListRequest,
     ListResponse,
     OutputRequest,
+    RemoveRequest,
     RunRequest,
     RunResponse,
     StatusRequest,
@@ -22,15 +25,26 @@ from teleworkerd.protocol.messages import (
     StopRequest,
     WaitRequest,
 )
-from teleworkerd.protocol.types import JobSpec, JobState, JobStatus, Stream
-from twctl.link import RETRY_FOR, Link
+from teleworkerd.protocol.types import (
+    Chunk,
+    Gap,
+    JobSpec,
+    JobState,
+    JobStatus,
+    OnFull,
+    Stream,
+)
+from twctl.link import Link
+from twctl.moments import Moment, nanoseconds
 from twctl.profile import Profile, Settings, load_profile
+from twctl.reading import Reading
 from twctl.spec import Argument, build_spec
-from twctl.subscription import Chunk
 
 
 SIGKILL: Final = 9
 DEFAULT_GRACE: Final = 10.0  # seconds
+
+_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 Path = str | os.PathLike[str]
 
@@ -55,23 +69,36 @@ def connect(
 class RemoteJob:
     """A job on the server; `id` is what it was asked for by.
 
+    What a name or prefix stands for is found out once, by the first `output` or
+    `wait`: later, after a lost connection too, it may stand for another job.
+
     Every method raises `JobNotFound` when there is no such job of the caller's.
     """
 
     def __init__(self, link: Link, ref: str) -> None:
         self._link = link
+        self._ref = ref.lower() if _ID.fullmatch(ref) else None
         self.id = ref
 
     def __repr__(self) -> str:
         return f"RemoteJob({self.id!r})"
 
+    async def resolve(self) -> str:
+        """Return the job's own ID, which the server is asked for once."""
+        if self._ref is None:
+            self._ref = (await self.status()).id
+
+        return self._ref
+
     async def status(self) -> JobStatus:
         """Return the job as it is now."""
-        return (await self._link.ask(StatusRequest(0, self.id), StatusResponse)).status
+        request = StatusRequest(0, self._ref or self.id)
+        return (await self._link.ask(request, StatusResponse)).status
 
     async def wait(self) -> JobStatus:
         """Return the job's last status, when it has ended."""
-        return (await self._link.ask(WaitRequest(0, self.id), StatusResponse)).status
+        request = WaitRequest(0, await self.resolve())
+        return (await self._link.ask(request, StatusResponse)).status
 
     async def kill(self, signal: int = SIGKILL, *, tree: bool = False) -> bool:
         """Send a signal; return False when the job had ended already.
@@ -80,7 +107,7 @@ class RemoteJob:
         *tree*. Any but SIGKILL is sent at most once: a connection lost meanwhile
         is a `ConnectionClosed`.
         """
-        request = KillRequest(0, self.id, int(signal), tree)
+        request = KillRequest(0, self._ref or self.id, int(signal), tree)
         again = signal == SIGKILL
         return not (
             await self._link.ask(request, DoneResponse, again=again)
@@ -91,36 +118,102 @@ class RemoteJob:
 
         None waits for ever. Returns False when the job had ended already.
         """
-        request = StopRequest(0, self.id, grace)
+        request = StopRequest(0, self._ref or self.id, grace)
         return not (await self._link.ask(request, DoneResponse)).already_ended
 
-    async def output(
+    async def remove(self) -> None:
+        """Remove the record and the output of the job, which must have ended.
+
+        Raises `JobNotEnded`. Asked at most once: a connection lost meanwhile is a
+        `ConnectionClosed`.
+        """
+        request = RemoveRequest(0, self._ref or self.id)
+        await self._link.ask(request, DoneResponse, again=False)
+
+    async def output(  # noqa: PLR0913 - one parameter for each thing to choose
         self,
         stream: Stream | str = Stream.STDOUT,
         *,
         offset: int = 0,
         follow: bool = True,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        times: bool = False,
+        on_gap: Callable[[Gap], None] | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         """Yield a stream's bytes from *offset* on, each once, in order.
 
         With *follow* it goes on until the job has ended and all is read, over
-        lost connections too; without, it ends at what there is now. Raises
-        `OffsetOutOfRange` when the stream does not hold the offset.
-        """
-        request = OutputRequest(0, self.id, Stream(stream), offset, follow)
+        lost connections too; without, it ends at what there is now. Bytes that
+        came before *since*, or at *until* and later, are left out; with *times*
+        the chunks say when theirs came.
 
-        async with aclosing(self._link.read(request)) as items:
-            async for item in items:
-                if isinstance(item, Chunk):
-                    yield item
+        Bytes that were dropped are told *on_gap* before what comes after them;
+        without it they are an `OutputDropped`. Whoever reads all from the first
+        byte on gets a `DigestMismatch` at the end if it is not what the job wrote.
+        Raises `OffsetOutOfRange` when the stream does not hold the offset.
+        """
+        request = OutputRequest(
+            0,
+            await self.resolve(),
+            Stream(stream),
+            offset,
+            follow,
+            since=self._nanoseconds(since),
+            until=self._nanoseconds(until),
+            times=times,
+        )
+
+        async with aclosing(self.read(request).chunks(on_gap)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def interleaved(  # noqa: PLR0913 - one parameter for each thing to choose
+        self,
+        *,
+        stdout: int = 0,
+        stderr: int = 0,
+        follow: bool = True,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        times: bool = False,
+        on_gap: Callable[[Gap], None] | None = None,
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield both streams' bytes in the order in which the job wrote them.
+
+        That order is the same for every reader. *stdout* and *stderr* are the
+        offsets to begin at; all else is as with `output`.
+        """
+        request = InterleaveRequest(
+            0,
+            await self.resolve(),
+            stdout,
+            stderr,
+            follow,
+            since=self._nanoseconds(since),
+            until=self._nanoseconds(until),
+            times=times,
+        )
+
+        async with aclosing(self.read(request).chunks(on_gap)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def read(self, request: OutputRequest | InterleaveRequest) -> Reading:
+        """Return what *request* asks for, gaps and the job's end included."""
+        return Reading(self._link, request)
+
+    def _nanoseconds(self, moment: Moment | None) -> int | None:
+        return None if moment is None else nanoseconds(moment, now=self._link.now())
 
 
 class Client:
     """A server, as one of its users sees it.
 
     Connects on `async with`, which raises `ConnectionClosed` when it cannot.
-    Later losses of the connection are mended: what waits goes on waiting for
-    *retry_for* seconds (0: fails at once), and *notice* is called with a
+    Later losses of the connection are mended: what waits goes on waiting, for
+    *retry_for* seconds without a server (0: fails at once), or for as long as
+    `TWCTL_RETRY_FOR` says, or for some minutes. *notice* is called with a
     sentence for each outage.
     """
 
@@ -128,7 +221,7 @@ class Client:
         self,
         profile: Profile,
         *,
-        retry_for: float = RETRY_FOR,
+        retry_for: float | None = None,
         notice: Callable[[str], None] | None = None,
     ) -> None:
         self._link = Link(profile, retry_for=retry_for, notice=notice)
@@ -162,11 +255,16 @@ class Client:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the job's, not this call's
+        merge: bool = False,
+        output_limit: int | None = None,
+        on_full: OnFull | str | None = None,
         request_id: str | None = None,
     ) -> RemoteJob:
         """Start a command, without a shell, and return its job.
 
-        *mem* is in megabytes, *cpu* and *io* in percent, *timeout* in seconds.
+        *mem* is in megabytes, *cpu* and *io* in percent, *timeout* in seconds,
+        *output_limit* in bytes of both streams together. With *merge* stderr goes
+        into stdout.
         A lost connection never starts it twice; to be as safe across calls,
         give the same *request_id* again. Raises `LaunchFailed`,
         `LimitRejected`, `NameTaken` and other `RequestError`.
@@ -181,6 +279,9 @@ class Client:
             name=name,
             labels=labels,
             timeout=timeout,
+            merge=merge,
+            output_limit=output_limit,
+            on_full=on_full,
         )
         return await self.start(spec, request_id=request_id)
 
@@ -189,6 +290,10 @@ class Client:
         request = RunRequest(0, request_id or os.urandom(16).hex(), spec)
         response = await self._link.ask(request, RunResponse)
         return RemoteJob(self._link, response.job)
+
+    def now(self) -> int:
+        """Return what the server's clock shows, in ns since the epoch."""
+        return self._link.now()
 
     def job(self, ref: str) -> RemoteJob:
         """Return the job with this id, unique prefix or name; asks nothing yet."""

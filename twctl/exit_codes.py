@@ -7,6 +7,7 @@ from typing import Final
 
 from teleworkerd.protocol.errors import ErrorCode, LaunchFailed, RequestError
 from teleworkerd.protocol.types import JobState, JobStatus, LaunchStage
+from twctl.profile import BadSetting
 from twctl.render import print_error
 
 
@@ -34,6 +35,8 @@ OF_ERROR: Final[dict[ErrorCode, ExitCode]] = {
     ErrorCode.LAUNCH_FAILED: ExitCode.FAILED,
     ErrorCode.LIMIT_REJECTED: ExitCode.FAILED,
     ErrorCode.OFFSET_OUT_OF_RANGE: ExitCode.FAILED,
+    ErrorCode.JOB_NOT_ENDED: ExitCode.FAILED,
+    ErrorCode.JOB_REMOVED: ExitCode.FAILED,
     ErrorCode.UNAVAILABLE: ExitCode.OURS,
     ErrorCode.PERMISSION_DENIED: ExitCode.FAILED,
     ErrorCode.CANCELLED: ExitCode.OURS,
@@ -57,6 +60,9 @@ def of_error(error: BaseException, *, is_run: bool) -> int:
     """Return the code with which a verb ends that raised *error*."""
     if isinstance(error, LaunchFailed) and is_run:
         return _of_details(error)
+
+    if isinstance(error, BadSetting) and not is_run:
+        return ExitCode.USAGE
 
     if is_run or not isinstance(error, RequestError):
         return ours()

@@ -1,67 +1,115 @@
 """One server over as many sessions as it takes: reconnects and asks again."""
 
 import asyncio
-import random
 import ssl
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Final, TypeVar
 
-from teleworkerd.protocol.errors import Cancelled, ConnectionClosed, Unavailable
-from teleworkerd.protocol.messages import OutputRequest, Request, Response, WaitRequest
-from teleworkerd.protocol.types import JobStatus
+from teleworkerd.protocol.errors import (
+    Cancelled,
+    ConnectionClosed,
+    RequestError,
+    Unavailable,
+)
+from teleworkerd.protocol.messages import (
+    InterleaveRequest,
+    OutputRequest,
+    Request,
+    Response,
+    RunRequest,
+    WaitRequest,
+)
+from teleworkerd.protocol.types import Chunk, Gap, JobStatus
 from twctl.opening import open_session
+from twctl.outage import STABLE_AFTER, Outage, Patience, patience
+from twctl.place import Place
 from twctl.profile import Profile
 from twctl.session import Session
-from twctl.subscription import WINDOW, Chunk
-from twctl.tls import ConnectionRejected, client_context
+from twctl.subscription import FIRST_WINDOW, WINDOW, Opened, OutputQuery
+from twctl.tls import HANGING_UP, ConnectionRejected, client_context
 
 
-RETRY_FOR: Final = 300.0  # seconds; a daemon's restart or a change of network
-FIRST_PAUSE: Final = 0.02  # seconds; a restarted server is back soon
-LONGEST_PAUSE: Final = 5.0  # seconds
-STABLE_AFTER: Final = 10.0  # seconds; what a session lived to end an outage
+FIRST_TRY: Final = 2.0  # seconds; somebody waits to be told of a wrong port
+LAST_TRY: Final = 1.0  # seconds that an attempt has, however late it is
 
 A = TypeVar("A", bound=Response)
+
+
+class GaveUp(ConnectionClosed):
+    """The connection was lost and not made again; *tried* is for how many seconds."""
+
+    def __init__(self, message: str, *, tried: float = 0.0) -> None:
+        super().__init__(message)
+        self.tried = tried
 
 
 class Link:
     """Asks on the present session and, when that is lost, on the next.
 
-    An outage lasts from the loss of a session until the server has answered
-    again; it may last *retry_for* seconds (0: not at all). *notice* is called
-    once for each, with a sentence.
+    *retry_for* bounds an outage, as in `patience`. *notice* is called once for
+    each, with a sentence. A link that is lost again and again is one outage, and
+    is used as long as anything gets through.
     """
 
     def __init__(
         self,
         profile: Profile,
         *,
-        retry_for: float = RETRY_FOR,
+        retry_for: float | None = None,
         notice: Callable[[str], None] | None = None,
     ) -> None:
         self.profile = profile
-        self._retry_for = retry_for
+        self._patience = patience(retry_for)
         self._notice = notice
         self._context: ssl.SSLContext | None = None
         self._session: Session | None = None
-        self._recovering = asyncio.Lock()
-        self._outage: _Outage | None = None
+        self._recovery: asyncio.Task[None] | None = None
+        self._outage: Outage | None = None
+        self._places: list[Place] = []
 
     @property
     def is_up(self) -> bool:
         """Whether there is a session and it has not been lost."""
         return self._session is not None and not self._session.is_closed
 
+    def now(self) -> int:
+        """Return what the server's clock shows, in ns since the epoch."""
+        return time.time_ns() if self._session is None else self._session.now()
+
     async def open(self) -> None:
-        """Connect for the first time; a failure is raised, not tried again."""
-        self._context = client_context(self.profile)
-        self._session = await open_session(self.profile, self._context)
+        """Connect for the first time; raises what `open_session` does.
+
+        Only who is cut off before the hello tries again, as protocol.md,
+        "Transport", has it, for a short time.
+        """
+        loop = asyncio.get_running_loop()
+        context = client_context(self.profile)
+        outage = Outage(Patience(min(self._patience.silent, FIRST_TRY)))
+        outage.lost(loop.time())
+
+        while True:
+            try:
+                self._session = await open_session(self.profile, context)
+            except ConnectionClosed as error:
+                pause = outage.next_pause(loop.time())
+
+                if pause is None or not _is_cut_off(error):
+                    raise
+
+                await asyncio.sleep(pause)
+            else:
+                self._context = context
+                return
 
     async def close(self) -> None:
         """End the session; whatever waits on it fails."""
         self._context = None
+
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.wait([self._recovery])
 
         if self._session is not None:
             await self._session.close()
@@ -74,7 +122,7 @@ class Link:
         Raises `RequestError`, or `ConnectionClosed` when the outage lasts too long.
         """
         while True:
-            session = await self._present()
+            session = await self._present(request)
 
             try:
                 received = await session.ask(request, response)
@@ -84,123 +132,217 @@ class Link:
                 if not again:
                     raise
 
-                await self._recover(session, error)
+                if isinstance(request, WaitRequest):
+                    self._heard()  # silence is what a wait hears
+
+                await self._recover(session, error, request)
             except (Unavailable, Cancelled) as error:
-                if self._outage is None and not isinstance(request, WaitRequest):
+                if not self._is_unsure and not isinstance(request, WaitRequest):
                     raise
 
-                await self._recover(session, error)
+                await self._recover(session, error, request)
+            except RequestError:
+                self._answered()
+                raise
             else:
-                self._outage = None
+                self._answered()
                 return received
 
     async def read(
-        self, request: OutputRequest
-    ) -> AsyncGenerator[Chunk | JobStatus, None]:
-        """Yield the chunks that *request* asks for, each byte once and in order.
+        self, request: OutputQuery
+    ) -> AsyncGenerator[Opened | Chunk | Gap | JobStatus, None]:
+        """Yield what *request* asks for, each byte once and in order.
 
-        Goes on from the next offset after a lost connection. The last item is
-        the job's status if the output is complete.
+        The first item says where that begins, the last is the job's status if the
+        output is complete. Goes on from the next offset after a lost connection. A
+        request that has credit is for no more bytes than that: who has them closes.
         """
-        request = replace(request, credit=WINDOW)
+        place = Place(request, is_bounded=request.credit > 0)
+        place.fill(WINDOW)
+        self._places.append(place)
 
-        while True:
-            session = await self._present()
-
-            try:
-                subscription, cancel = await session.subscribe(request)
+        try:
+            while not place.is_at_end:
+                session = await self._present(place.request)
+                error: Exception = ConnectionClosed("the server ended the output early")
 
                 try:
-                    async with aclosing(subscription.chunks()) as chunks:
-                        async for chunk in chunks:
-                            self._outage = None
-                            request = replace(request, offset=chunk.stop)
-                            yield chunk
-                finally:
-                    cancel()
-
-                end = subscription.end
-
-                if end is not None and end.complete and end.status is not None:
-                    yield end.status
-
-                if end is not None and (end.complete or not request.follow):
-                    return
-
-                error: Exception = ConnectionClosed("the server ended the output early")
-            except ConnectionRejected:
-                raise
-            except ConnectionClosed as lost:
-                error = lost
-            except Unavailable as refused:
-                if self._outage is None:
+                    async with aclosing(self._read_on(session, place)) as items:
+                        async for item in items:
+                            yield item
+                except ConnectionRejected:
                     raise
+                except ConnectionClosed as lost:
+                    error = lost
+                except Unavailable as refused:
+                    if not self._is_unsure:
+                        raise
 
-                error = refused
+                    error = refused
 
-            await self._recover(session, error)
+                if not place.is_at_end:
+                    await self._recover(session, error, place.request)
+                    # What gets through a bad link is little: better that than nothing.
+                    place.fill(FIRST_WINDOW)
+        finally:
+            self._places.remove(place)
 
-    async def _present(self) -> Session:
+    async def _read_on(
+        self, session: Session, place: Place
+    ) -> AsyncGenerator[Opened | Chunk | Gap | JobStatus, None]:
+        """Yield what comes on *session*, and note the place for another one."""
+        subscription, cancel = await session.subscribe(
+            place.request, refill=not place.is_bounded
+        )
+        self._heard()
+
+        try:
+            if place.begin(subscription.opened):
+                yield subscription.opened
+
+            async with aclosing(subscription.items()) as items:
+                async for item in items:
+                    self._answered()
+                    place.advance(item)
+                    yield item
+        finally:
+            cancel()
+
+        end = subscription.end
+
+        if end is not None:
+            place.is_at_end = end.complete or place.may_end
+
+            if end.complete and end.status is not None:
+                yield end.status
+
+    @property
+    def _is_unsure(self) -> bool:
+        return self._outage is not None and not self._outage.is_answered
+
+    def _heard(self) -> None:
+        if self._outage is not None:
+            self._outage.heard()
+
+    def _answered(self) -> None:
+        if self._outage is not None:
+            self._outage.answered()
+
+    async def _present(self, request: Request) -> Session:
         while self._session is not None and self._context is not None:
             if not self._session.is_closed:
                 return self._session
 
-            await self._recover(self._session, self._session.lost())
+            await self._recover(self._session, self._session.lost(), request)
 
         raise ConnectionClosed("the client is not connected; use 'async with'")
 
-    async def _recover(self, lost: Session, error: Exception) -> None:
-        """Return when there is another session than *lost*, or raise."""
-        async with self._recovering:
-            if self._session is not lost:
-                return  # somebody else who waited on it was first
+    async def _recover(self, lost: Session, error: Exception, request: Request) -> None:
+        """Return when there is another session than *lost*, or raise.
 
-            if self._retry_for <= 0 or self._context is None:
+        Everybody who waits for one waits for the same.
+        """
+        if self._session is not lost:
+            return
+
+        if self._recovery is None or self._recovery.done():
+            if self._context is None:
                 raise error
 
-            now = asyncio.get_running_loop().time()
-
-            if self._outage is None or now - lost.opened_at > STABLE_AFTER:
-                self._outage = _Outage(now + self._retry_for)
-                self._say(error)
+            if not self._patience.silent:
+                raise GaveUp(f"{error}{self._advice(request)}") from error
 
             lost.abort()
-            self._session = await self._reopen(self._outage, error)
+            self._recovery = asyncio.create_task(
+                self._reopen(self._context, self._outage_of(lost, error), error)
+            )
+            self._recovery.add_done_callback(_retrieve)
 
-    async def _reopen(self, outage: "_Outage", error: Exception) -> Session:
-        while True:
-            await outage.pause(error)
-            context = self._context
-
-            if context is None:
+        try:
+            await asyncio.shield(self._recovery)
+        except asyncio.CancelledError:
+            if self._recovery.cancelled():
                 raise ConnectionClosed("the client was closed") from error
 
+            raise
+        except GaveUp as gave_up:
+            # Each who waited is told of its own job, by an error of its own.
+            raise GaveUp(
+                f"{gave_up}{self._advice(request)}", tried=gave_up.tried
+            ) from gave_up.__cause__
+
+    def _outage_of(self, lost: Session, error: Exception) -> Outage:
+        if self._outage is None or lost.lived >= STABLE_AFTER:
+            self._outage = Outage(self._patience)
+
+            if self._notice is not None:
+                self._notice(f"{error}; connecting again")
+
+        self._outage.lost(asyncio.get_running_loop().time())
+        return self._outage
+
+    async def _reopen(
+        self, context: ssl.SSLContext, outage: Outage, error: Exception
+    ) -> None:
+        """Put another session in place of the lost one."""
+        loop = asyncio.get_running_loop()
+
+        while (pause := outage.next_pause(loop.time())) is not None:
+            await asyncio.sleep(pause)
+            latest = max(outage.deadline, loop.time() + LAST_TRY)
+
             try:
-                return await open_session(self.profile, context)
+                async with asyncio.timeout_at(latest):
+                    self._session = await open_session(self.profile, context)
             except ConnectionRejected:
                 raise
             except (ConnectionClosed, Unavailable) as again:
                 error = again
+                refused = isinstance(error.__cause__, ConnectionRefusedError)
+                outage.failed(loop.time(), refused=refused)
+            except TimeoutError:
+                continue
+            else:
+                return
 
-    def _say(self, error: Exception) -> None:
-        if self._notice is not None:
-            self._notice(f"{error}; connecting again")
+        self._outage = None  # who asks once more has all of the patience again
+        tried = outage.tried(loop.time())
+        raise GaveUp(
+            f"gave up connecting again after {round(tried, 1):g} s ({error})",
+            tried=tried,
+        ) from error
+
+    def _advice(self, request: Request) -> str:
+        """Return, as the rest of a sentence, how to go on with *request*."""
+        match request:
+            case OutputRequest(job=job) | InterleaveRequest(job=job):
+                commands = {
+                    f"'{place.command}'"
+                    for place in self._places
+                    if place.request.job == job and place.has_command
+                }
+                how = " and ".join(sorted(commands)) or "the same command"
+            case WaitRequest(job=job):
+                how = f"'twctl wait {job}'"
+            case RunRequest(request_id=id_):
+                return (
+                    "; whether the job was started is not known: the same command"
+                    f" with --request-id {id_} starts no second one"
+                )
+            case _:
+                return ""
+
+        return f"; job {job} does not depend on the connection: go on with {how}"
 
 
-class _Outage:
-    """How long the server has been away, and when to try next."""
+def _is_cut_off(error: ConnectionClosed) -> bool:
+    if isinstance(error, ConnectionRejected):
+        return False
 
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
-        self._attempts = 0
+    return error.__cause__ is None or isinstance(error.__cause__, HANGING_UP)
 
-    async def pause(self, error: Exception) -> None:
-        """Wait until the next attempt; raises when it would be too late."""
-        ceiling = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._attempts, 16))
-        pause = ceiling * random.uniform(0.5, 1)  # noqa: S311 - spreads clients only
-        self._attempts += 1
 
-        if asyncio.get_running_loop().time() + pause > self._deadline:
-            raise ConnectionClosed(f"gave up connecting again: {error}") from error
-
-        await asyncio.sleep(pause)
+def _retrieve(recovery: asyncio.Task[None]) -> None:
+    # Whoever waited for it may be gone.
+    if not recovery.cancelled():
+        recovery.exception()

@@ -5,7 +5,7 @@ import socket
 import ssl
 
 from teleworkerd.protocol.errors import ConnectionClosed
-from twctl.conduct import CONNECT_TIMEOUT, HELLO_TIMEOUT
+from twctl.conduct import CONNECT_TIMEOUT, HELLO_TIMEOUT, prepare_socket
 from twctl.profile import Profile
 from twctl.session import CLOSE_TIMEOUT, Session
 from twctl.tls import check_alpn, refusal
@@ -33,24 +33,27 @@ async def open_session(profile: Profile, context: ssl.SSLContext) -> Session:
         raise refusal(error, profile) from error
 
     try:
-        check_alpn(session.alpn, profile)
-
-        async with asyncio.timeout(HELLO_TIMEOUT):
-            await session.greeted
-    except TimeoutError as error:
-        session.abort()
-        raise ConnectionClosed(
-            f"{profile.address}: connected, but no word from the server within"
-            f" {HELLO_TIMEOUT:.0f} s"
-        ) from error
-    except ConnectionClosed as error:
-        session.abort()
-        raise refusal(error.__cause__, profile) from error.__cause__
+        await _greet(session, profile)
     except BaseException:
         session.abort()
         raise
 
     return session
+
+
+async def _greet(session: Session, profile: Profile) -> None:
+    check_alpn(session.alpn, profile)
+
+    try:
+        async with asyncio.timeout(HELLO_TIMEOUT):
+            await session.greeted
+    except TimeoutError as error:
+        raise ConnectionClosed(
+            f"{profile.address}: connected, but no word from the server within"
+            f" {HELLO_TIMEOUT:.0f} s"
+        ) from error
+    except ConnectionClosed as error:
+        raise refusal(error.__cause__, profile) from error.__cause__
 
 
 async def _connect(profile: Profile) -> socket.socket:
@@ -66,6 +69,7 @@ async def _connect(profile: Profile) -> socket.socket:
             sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, number)
 
             try:
+                prepare_socket(sock)
                 await loop.sock_connect(sock, address)
             except OSError as refused:
                 sock.close()
@@ -74,7 +78,6 @@ async def _connect(profile: Profile) -> socket.socket:
                 sock.close()
                 raise
             else:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return sock
 
     raise error

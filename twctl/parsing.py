@@ -6,11 +6,15 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
 
+from teleworkerd.protocol.types import OnFull
+
 
 MAX_WORD: Final = 255  # characters, as on the wire
 MAX_REF: Final = 64
+MAX_OFFSET: Final = (1 << 63) - 1
 
 _SIZE: Final = re.compile(r"(\d{1,15})\s*(?:([kmgtp])(?:i?b)?)?", re.IGNORECASE)
+_BYTES_PER: Final = {"": 1} | {unit: 1 << 10 * n for n, unit in enumerate("kmgtp", 1)}
 _MB_PER: Final = {"m": 1, "g": 1 << 10, "t": 1 << 20, "p": 1 << 30}
 _PART: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h|d)")
 _NUMBER: Final = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
@@ -40,6 +44,41 @@ def parse_megabytes(text: str) -> int:
         return number // 1024
 
     return number * _MB_PER[unit]
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes in `512`, `64k`, `10M` or `2g`."""
+    match = _SIZE.fullmatch(text.strip())
+
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write 512 (bytes), 64k, 10m or 2g")
+
+    size = int(match[1]) * _BYTES_PER[(match[2] or "").lower()]
+
+    if size > MAX_OFFSET:
+        raise ValueError(f"{text!r} is too much; the most is {MAX_OFFSET} bytes")
+
+    return size
+
+
+def parse_last_lines(text: str) -> int:
+    """Return how many lines at the end."""
+    _refuse_from_the_start(text)
+    return parse_number(text, least=0)
+
+
+def parse_last_bytes(text: str) -> int:
+    """Return how many bytes at the end."""
+    _refuse_from_the_start(text)
+    return parse_bytes(text)
+
+
+def parse_on_full(text: str) -> OnFull:
+    """Return what to do when a limit on output is reached."""
+    try:
+        return OnFull(text.lower())
+    except ValueError:
+        raise ValueError(f"{text!r} is not {', '.join(OnFull)}") from None
 
 
 def parse_number(text: str, *, least: int) -> int:
@@ -144,6 +183,13 @@ def parse_env(
 def each(parse: Callable[[str], T]) -> Callable[[Iterable[str]], list[T]]:
     """Return *parse* for an option that may be given several times."""
     return lambda texts: [parse(text) for text in texts]
+
+
+def _refuse_from_the_start(text: str) -> None:
+    if text.startswith("+"):
+        raise ValueError(
+            f"{text!r} would count from the start; only the last ones can be counted"
+        )
 
 
 def _signal_named(name: str) -> int:

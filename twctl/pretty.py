@@ -43,7 +43,9 @@ def status_text(status: JobStatus) -> str:
         ("not applied", "; ".join(f"{k}: {v}" for k, v in status.not_applied.items())),
         ("usage", _usage(status)),
         ("stdout", _stream(status.stdout)),
-        ("stderr", _stream(status.stderr)),
+        ("stderr", "into stdout" if status.merge else _stream(status.stderr)),
+        ("output", _output_limit(status)),
+        ("held up", status.held_up),
     ]
     return _block(facts)
 
@@ -149,5 +151,17 @@ def _bytes(size: int | None, what: str) -> str | None:
 
 
 def _stream(stream: StreamStatus) -> str:
-    text = f"{stream.end} bytes"
-    return f"{text}, from {stream.first_offset} on" if stream.first_offset else text
+    parts = (
+        f"{stream.end} bytes",
+        f"from {stream.first_offset} on" if stream.first_offset else None,
+        f"{stream.dropped} of them dropped" if stream.dropped else None,
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def _output_limit(status: JobStatus) -> str | None:
+    parts = (
+        None if status.output_limit is None else f"{status.output_limit} bytes at most",
+        None if status.on_full is None else f"{status.on_full} when full",
+    )
+    return ", ".join(part for part in parts if part)

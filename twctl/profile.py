@@ -19,6 +19,10 @@ class ProfileError(TeleworkerError):
     """It is not clear where to connect, or with what; the message says what to set."""
 
 
+class BadSetting(ProfileError):
+    """A variable of the environment has a value that cannot be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """One server and the files with which both sides prove who they are."""

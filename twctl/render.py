@@ -89,6 +89,10 @@ def status_object(status: JobStatus) -> dict[str, object]:
             "stdout": _stream_object(status.stdout),
             "stderr": _stream_object(status.stderr),
         },
+        "merge": status.merge,
+        "output_limit": status.output_limit,
+        "on_full": None if status.on_full is None else str(status.on_full),
+        "held_up": status.held_up,
     }
 
 
@@ -162,4 +166,5 @@ def _stream_object(stream: StreamStatus) -> dict[str, object]:
         "bytes": stream.end,
         "first_offset": stream.first_offset,
         "sha256": None if stream.sha256 is None else stream.sha256.hex(),
+        "dropped": stream.dropped,
     }

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -21,10 +22,12 @@ from teleworkerd.protocol.messages import (
     Credit,
     ErrorResponse,
     Goaway,
+    InterleaveEnd,
+    InterleaveResponse,
     Message,
     OutputChunk,
     OutputEnd,
-    OutputRequest,
+    OutputGap,
     OutputResponse,
     Ping,
     Request,
@@ -33,7 +36,7 @@ from teleworkerd.protocol.messages import (
     ServerHello,
 )
 from twctl.conduct import AGENT, LOST_AFTER, PING_AFTER
-from twctl.subscription import Subscription
+from twctl.subscription import OutputQuery, Subscription
 from twctl.tls import ConnectionRejected
 
 
@@ -56,7 +59,6 @@ class Session(asyncio.BufferedProtocol):
         self._address = address
         self._loop = asyncio.get_running_loop()
         self._connection = ClientConnection(agent=AGENT)
-        self._buffer = memoryview(bytearray(BUFFER_SIZE))
         self._transport: asyncio.Transport | None = None
         self._error: TeleworkerError | OSError | None = None
         self.is_closed = False  # nothing can be asked any more
@@ -65,11 +67,14 @@ class Session(asyncio.BufferedProtocol):
         self._subscriptions: dict[int, Subscription] = {}
         self._slots = asyncio.Semaphore(1)  # the hello says how many more
         self._writable = asyncio.Event()
-        self._heard_at = self.opened_at = self._loop.time()
+        self._heard_at = self._opened_at = self._loop.time()
+        self.lived = 0.0  # seconds, once it is closed
         self._timer: asyncio.TimerHandle | None = None
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self.greeted: asyncio.Future[ServerHello] = self._loop.create_future()
         self.alpn: str | None = None
+        # What the server's clock shows, less ours that cannot be set.
+        self._clock = time.time_ns() - time.monotonic_ns()
 
     # For the users of a session
 
@@ -104,12 +109,15 @@ class Session(asyncio.BufferedProtocol):
         return received
 
     async def subscribe(
-        self, request: OutputRequest
+        self, request: OutputQuery, *, refill: bool = True
     ) -> tuple[Subscription, Callable[[], None]]:
-        """Open an output request; return its subscription and how to cancel it."""
+        """Open an output request; return its subscription and how to cancel it.
+
+        Without *refill* it gets no more than the credit of the request.
+        """
         number = await self._acquire()
         subscription = Subscription(
-            request.stream, lambda size: self._grant(number, size)
+            request, lambda size: self._grant(number, size) if refill else None
         )
         opened: asyncio.Future[Response] = self._loop.create_future()
         self._responses[number] = opened
@@ -125,17 +133,20 @@ class Session(asyncio.BufferedProtocol):
             self._cancel(number)
             raise
 
-        if (
-            not isinstance(response, OutputResponse)
-            or response.offset != request.offset
-        ):
+        try:
+            subscription.open(response)
+        except RemoteProtocolError as error:
             self._cancel(number)
-            raise ConnectionRejected(
-                f"{self._address}: output from {request.offset} on was asked for,"
-                f" the response is {response}"
-            )
+            raise ConnectionRejected(f"{self._address}: {error}") from error
 
         return subscription, lambda: self._cancel(number)
+
+    def now(self) -> int:
+        """Return what the server's clock shows, in ns since the epoch.
+
+        Our own clock stands in for one that it does not tell.
+        """
+        return time.monotonic_ns() + self._clock
 
     def lost(self) -> ConnectionClosed:
         """Return why nothing can be asked any more, as a new error."""
@@ -174,11 +185,11 @@ class Session(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
-        return self._buffer
+        return self._connection.get_buffer(BUFFER_SIZE)
 
     def buffer_updated(self, nbytes: int) -> None:
         self._heard_at = self._loop.time()
-        self._connection.receive_data(self._buffer[:nbytes])
+        self._connection.buffer_updated(nbytes)
 
         try:
             for message in self._connection.events():
@@ -208,19 +219,22 @@ class Session(asyncio.BufferedProtocol):
 
     def _accept(self, message: Message) -> None:
         match message:
-            case OutputChunk(number):
+            case OutputChunk(number) | OutputGap(number):
                 self._subscriptions[number].put(message)
-            case OutputEnd(number):
+            case OutputEnd(number) | InterleaveEnd(number):
                 self._subscriptions[number].put(message)
                 self._release(number)
-            case OutputResponse(number):
+            case OutputResponse(number) | InterleaveResponse(number):
                 _settle(self._responses.pop(number), message)
             case ErrorResponse(code, text, int(number), details):
                 self._refuse(number, RequestError.from_wire(code, text, details))
             case Response(number):
                 _settle(self._responses[number], message)
                 self._release(number)
-            case ServerHello(limits=limits):
+            case ServerHello(limits=limits, time=server_time):
+                if server_time is not None:
+                    self._clock = server_time - time.monotonic_ns()
+
                 for _ in range(limits.max_requests - 1):
                     self._slots.release()
 
@@ -296,6 +310,7 @@ class Session(asyncio.BufferedProtocol):
             return
 
         self.is_closed = True
+        self.lived = self._loop.time() - self._opened_at
         self._error = error
         self._connection.close()
 

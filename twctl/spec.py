@@ -3,7 +3,8 @@
 import os
 from collections.abc import Mapping, Sequence
 
-from teleworkerd.protocol.types import JobSpec, Limits
+from teleworkerd.protocol.errors import InvalidRequest
+from teleworkerd.protocol.types import JobSpec, Limits, OnFull
 
 
 Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -20,12 +21,20 @@ def build_spec(  # noqa: PLR0913 - one parameter for each thing a job can be giv
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
     timeout: float | None = None,
+    merge: bool = False,
+    output_limit: int | None = None,
+    on_full: OnFull | str | None = None,
 ) -> JobSpec:
     """Return the spec; text becomes bytes as the file system has it.
 
     Raises `InvalidRequest` for what no server would take, and `TypeError` for a
     command that is one string: nothing here splits it, for there is no shell.
     """
+    if output_limit is not None and output_limit < 0:
+        raise InvalidRequest(
+            f"output_limit {output_limit} is out of range; it must be 0 or more"
+        )
+
     if isinstance(argv, str | bytes):
         raise TypeError("the command is one string; give a list of its arguments")
 
@@ -37,4 +46,7 @@ def build_spec(  # noqa: PLR0913 - one parameter for each thing a job can be giv
         name=name,
         labels=dict(labels or {}),
         timeout=timeout,
+        merge=merge,
+        output_limit=output_limit,
+        on_full=None if on_full is None else OnFull(on_full),
     )

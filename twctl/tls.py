@@ -64,7 +64,7 @@ _CLOSED: Final = (
     " connection limit, or not a TeleWorker port; the server's log has the reason"
 )
 
-_HANGING_UP: Final = (
+HANGING_UP: Final = (
     ssl.SSLEOFError,
     ssl.SSLZeroReturnError,
     ConnectionResetError,
@@ -73,7 +73,7 @@ _HANGING_UP: Final = (
 )
 
 _SAID: Final[tuple[tuple[tuple[type[OSError], ...], str], ...]] = (
-    (_HANGING_UP, _CLOSED),
+    (HANGING_UP, _CLOSED),
     ((ConnectionRefusedError,), "nothing listens there; is teleworkerd running?"),
     (
         (TimeoutError,),
@@ -164,7 +164,7 @@ def _unreachable(error: BaseException | None) -> str:
             return _CLOSED
         case socket.gaierror():
             return f"the host name cannot be resolved ({error.strerror})"
-        case ssl.SSLError() if not isinstance(error, _HANGING_UP):
+        case ssl.SSLError() if not isinstance(error, HANGING_UP):
             return f"TLS failed ({error.reason or error})"
         case OSError():
             known = (text for kinds, text in _SAID if isinstance(error, kinds))

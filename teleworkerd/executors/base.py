@@ -1,9 +1,10 @@
 """What the jobs expect of whatever runs them."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from teleworkerd.execution import ExitRecord, JobIdentity, Launched
-from teleworkerd.protocol.types import JobSpec, Reason
+from teleworkerd.protocol.types import JobSpec, Reason, Stream
 
 
 class ExecutionSink(Protocol):
@@ -13,7 +14,13 @@ class ExecutionSink(Protocol):
         """The command runs."""
 
     def output_grown(self, stdout: int, stderr: int) -> None:
-        """The spools have these sizes now."""
+        """The streams have these ends now."""
+
+    def output_dropped(self, stream: Stream, offset: int, stop: int) -> None:
+        """Bytes *offset* up to *stop* are not kept; told before the growth."""
+
+    def output_held_up(self, why: str | None) -> None:
+        """Output is not taken now, because of that; None: it is again."""
 
     def exited(self, record: ExitRecord) -> None:
         """The job is over and its spools are complete."""
@@ -50,4 +57,13 @@ class Executor(Protocol):
         """Go on with a job of an earlier server.
 
         The sink hears at once what is known; None when the job is over.
+        """
+
+    def seal(self, job_id: str, digests: Mapping[Stream, str]) -> None:
+        """Keep the SHA-256 of the streams, in hex, with a job that is over."""
+
+    async def remove(self, job_id: str) -> None:
+        """Remove what is kept of a job that is over; again is no harm.
+
+        Raises `Unavailable`.
         """

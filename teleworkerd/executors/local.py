@@ -1,6 +1,7 @@
 """Runs jobs on this machine, through the keeper."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -12,16 +13,22 @@ from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import (
     JobExited,
     JobFailed,
+    JobGone,
     JobLaunched,
     KeptJob,
     Launch,
+    OutputDropped,
     OutputGrown,
+    OutputHeldUp,
+    RemoveJob,
+    SealJob,
     SignalJob,
     StopJob,
 )
+from teleworkerd.output.gaps import read_gaps
 from teleworkerd.protocol.errors import Unavailable
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import JobSpec, Reason
+from teleworkerd.protocol.types import JobSpec, Reason, Stream
 
 
 MAX_LAUNCHING: Final = 64  # the keeper launches one by one; the rest waits here
@@ -58,6 +65,7 @@ class LocalExecutor:
         self._kept = {job.job: job for job in kept}
         self._sinks: dict[str, ExecutionSink] = {}
         self._starting: dict[str, asyncio.Future[None]] = {}
+        self._removing: dict[str, asyncio.Future[None]] = {}
         self._slots = asyncio.Semaphore(MAX_LAUNCHING)
         self._is_connected = True
 
@@ -83,19 +91,23 @@ class LocalExecutor:
 
     def attach(self, job_id: str, sink: ExecutionSink) -> Execution | None:
         """Go on with a job of an earlier server, if it still runs."""
+        directory = JobDirectory(self._jobs_dir / job_id)
         kept = self._kept.pop(job_id, None)
 
         if kept is not None:
             self._sinks[job_id] = sink
             sink.launched(kept.launched)
+            _tell_gaps(sink, directory, kept.stdout, kept.stderr)
             sink.output_grown(kept.stdout, kept.stderr)
+            sink.output_held_up(kept.held_up)
             return LocalExecution(job_id, self._channel)
 
-        record = JobDirectory(self._jobs_dir / job_id).read_exit()
+        record = directory.read_exit()
 
         if record is None:
             sink.vanished("it ran under an earlier keeper, and left no exit record")
         else:
+            _tell_gaps(sink, directory, record.stdout, record.stderr)
             sink.exited(record)
 
         return None
@@ -110,24 +122,47 @@ class LocalExecutor:
 
                 if started := self._waiting(job_id):
                     started.set_exception(LaunchError(failure, limit=limit))
-            case OutputGrown(job_id, stdout, stderr):
+            case OutputGrown(job_id) | OutputDropped(job_id) | OutputHeldUp(job_id):
                 if sink := self._sinks.get(job_id):
-                    sink.output_grown(stdout, stderr)
+                    _tell(sink, message)
                 elif kept := self._kept.get(job_id):
-                    grown = replace(kept, stdout=stdout, stderr=stderr)
-                    self._kept[job_id] = grown
+                    self._kept[job_id] = _updated(kept, message)
             case JobExited(job_id, record):
                 # Without a sink: an earlier server's job; `attach` reads the record.
                 self._kept.pop(job_id, None)
 
                 if sink := self._sinks.pop(job_id, None):
                     sink.exited(record)
+            case JobGone(job_id, error):
+                self._gone(job_id, error)
             case _:
                 raise AssertionError(message)
+
+    def seal(self, job_id: str, digests: Mapping[Stream, str]) -> None:
+        """Have the keeper add the *digests* to the exit record."""
+        self._channel.send(
+            SealJob(job_id, digests.get(Stream.STDOUT), digests.get(Stream.STDERR))
+        )
+
+    async def remove(self, job_id: str) -> None:
+        """Have the keeper remove the job's directory."""
+        if not self._is_connected:
+            raise Unavailable("the keeper is gone", {"retry_after": 1})
+
+        gone = self._removing.get(job_id)
+
+        if gone is None:
+            gone = self._removing[job_id] = asyncio.get_running_loop().create_future()
+            self._channel.send(RemoveJob(job_id))
+
+        await asyncio.shield(gone)
 
     def disconnected(self) -> None:
         """Fail what waits for the keeper, which is gone."""
         self._is_connected = False
+
+        for job_id in list(self._removing):
+            self._gone(job_id, "the keeper went away")
 
         for job_id in self._starting:
             if started := self._waiting(job_id):
@@ -145,6 +180,52 @@ class LocalExecutor:
         if started := self._waiting(job_id):
             started.set_result(None)
 
+    def _gone(self, job_id: str, error: str | None) -> None:
+        gone = self._removing.pop(job_id, None)
+
+        if gone is None:
+            return
+
+        if error is None:
+            gone.set_result(None)
+        else:
+            gone.set_exception(
+                Unavailable(f"job {job_id} could not be removed: {error}")
+            )
+            gone.exception()  # who asked may be gone
+
     def _waiting(self, job_id: str) -> asyncio.Future[None] | None:
         started = self._starting.get(job_id)
         return None if started is None or started.done() else started
+
+
+def _tell_gaps(
+    sink: ExecutionSink, directory: JobDirectory, stdout: int, stderr: int
+) -> None:
+    # Those that an earlier server was told of; the next ones are told to us.
+    for gap in read_gaps(directory.gaps, stdout=stdout, stderr=stderr):
+        sink.output_dropped(gap.stream, gap.offset, gap.stop)
+
+
+def _tell(
+    sink: ExecutionSink, message: OutputGrown | OutputDropped | OutputHeldUp
+) -> None:
+    match message:
+        case OutputGrown(stdout=stdout, stderr=stderr):
+            sink.output_grown(stdout, stderr)
+        case OutputDropped(stream=stream, offset=offset, stop=stop):
+            sink.output_dropped(stream, offset, stop)
+        case OutputHeldUp(why=why):
+            sink.output_held_up(why)
+
+
+def _updated(
+    kept: KeptJob, message: OutputGrown | OutputDropped | OutputHeldUp
+) -> KeptJob:
+    match message:
+        case OutputGrown(stdout=stdout, stderr=stderr):
+            return replace(kept, stdout=stdout, stderr=stderr)
+        case OutputDropped():  # stands in the job's directory, where it is looked for
+            return kept
+        case OutputHeldUp(why=why):
+            return replace(kept, held_up=why)

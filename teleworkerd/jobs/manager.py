@@ -9,7 +9,6 @@ import shlex
 import signal
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -17,13 +16,14 @@ from teleworkerd.config import Config
 from teleworkerd.execution import LaunchError
 from teleworkerd.executors.base import Executor
 from teleworkerd.jobdir import JobDirectory
-from teleworkerd.jobs.job import Job
-from teleworkerd.output.fanout import Fanout
-from teleworkerd.output.history import OutputHistory
+from teleworkerd.jobs.catalog import JobCatalog
+from teleworkerd.jobs.job import Digests, Job
+from teleworkerd.output.digest import Hasher
+from teleworkerd.output.joboutput import JobOutput
 from teleworkerd.protocol.codec import dump_record
 from teleworkerd.protocol.errors import (
-    AmbiguousJob,
-    JobNotFound,
+    JobNotEnded,
+    JobRemoved,
     LaunchFailed,
     LimitRejected,
     NameTaken,
@@ -37,7 +37,6 @@ from teleworkerd.protocol.types import (
     LaunchFailure,
     LaunchStage,
     Reason,
-    Stream,
 )
 from teleworkerd.store import JobRecord, JobStore, StoreError
 
@@ -48,8 +47,6 @@ _NEVER_STARTED: Final = LaunchFailure(
     LaunchStage.FORK, errno.EAGAIN, "the server ended before the job was started"
 )
 _LOGGED: Final = 200  # characters of a command
-MIN_PREFIX: Final = 4  # characters of an id that may stand for it
-_SHOWN: Final = 8  # jobs that an ambiguous prefix names
 
 
 class JobManager:
@@ -72,17 +69,21 @@ class JobManager:
         self._config = config
         self._now = now
         self._new_id = new_id
-        self._jobs: dict[str, Job] = {}
-        self._by_owner: defaultdict[str, dict[str, Job]] = defaultdict(dict)
-        self._by_request: dict[tuple[str, str], tuple[str, bytes]] = {}
+        self._jobs = JobCatalog()
         self._runs: dict[tuple[str, str], asyncio.Task[Job]] = {}
+        self._removals: dict[str, asyncio.Task[None]] = {}
         self._is_closing = False
+        self._hasher = Hasher()
 
     async def load(self) -> None:
         """Take over the jobs of earlier servers; raises `StoreError`."""
         for record in await self._store.load():
+            if self._was_removed(record):
+                _ = self._store.remove_soon(record.status.id)
+                continue
+
             job = self._add(record)
-            self._restore_output(job)
+            job.restore_output()
 
             if not job.is_over and self._was_never_ordered(job):
                 job.launch_failed(_NEVER_STARTED, ended_at=self._now())
@@ -100,16 +101,16 @@ class JobManager:
         """
         key = (owner, request_id)
         digest = hashlib.sha256(dump_record(spec)).digest()
-        known = self._by_request.get(key)
+        known = job = self._jobs.made_by(owner, request_id)
 
-        if known is not None and known[1] != digest:
+        if known is not None and known.record.spec_digest != digest:
             raise RequestConflict(
                 f"request id {request_id!r} was used for another command;"
                 " make a new one for each job",
-                {"job": known[0]},
+                {"job": known.id},
             )
 
-        if known is None:
+        if job is None:
             self._check_new(spec, owner)
             job = self._create(spec, owner=owner, request_id=request_id, digest=digest)
             task = asyncio.create_task(self._start(job, spec))
@@ -120,8 +121,6 @@ class JobManager:
 
         if (started := self._runs.get(key)) is not None:
             return await asyncio.shield(started), known is None
-
-        job = self._jobs[self._by_request[key][0]]
 
         if (failure := job.status.error) is not None:
             raise self._refusal(job, LaunchError(failure))
@@ -134,33 +133,7 @@ class JobManager:
         Of several jobs with one name it is the newest. Raises `JobNotFound`,
         `AmbiguousJob`.
         """
-        job = self._jobs.get(ref.lower())
-
-        if job is not None and job.owner == owner:
-            return job
-
-        own = list(self._newest_first(owner))
-
-        if named := next((job for job in own if job.name == ref), None):
-            return named
-
-        fits = [
-            job
-            for job in own
-            if len(ref) >= MIN_PREFIX and job.id.startswith(ref.lower())
-        ]
-
-        if not fits:
-            raise JobNotFound(f"there is no job {ref!r}; see 'twctl list -a'")
-
-        if len(fits) > 1:
-            ids = [job.id for job in fits[:_SHOWN]]
-            raise AmbiguousJob(
-                f"{ref!r} fits {len(fits)} jobs: {', '.join(ids)}; give more of the id",
-                {"jobs": ids},
-            )
-
-        return fits[0]
+        return self._jobs.get(ref, owner=owner)
 
     def list(
         self,
@@ -171,14 +144,11 @@ class JobManager:
         labels: Mapping[str, str] | None = None,
         before: str | None = None,
     ) -> Iterator[JobStatus]:
-        """Yield the owner's jobs that fit, newest first, from after *before*."""
-        skipping = before is not None
+        """Yield the owner's jobs that fit, newest first, from after *before*.
 
-        for job in self._newest_first(owner):
-            if skipping:
-                skipping = job.id != before
-                continue
-
+        Raises `JobNotFound` when *before* has been removed meanwhile.
+        """
+        for job in self._jobs.newest_first(owner, before=before):
             status = job.status
 
             if states and status.state not in states:
@@ -204,6 +174,44 @@ class JobManager:
         job.stop_requested()
         job.act(lambda execution: execution.stop(grace=grace, reason=reason))
 
+    async def remove(self, job: Job) -> None:
+        """Remove a job that has ended, with its output and all that is known.
+
+        Who reads it is told. Goes on when the caller is cancelled. Raises
+        `JobNotEnded`, `Unavailable`.
+        """
+        if job.id not in self._jobs and job.id not in self._removals:
+            return
+
+        if not job.is_over:
+            raise JobNotEnded(
+                f"job {job.id} has not ended; it is {job.status.state}:"
+                f" stop it first, with 'twctl stop {job.id}'",
+                {"job": job.id},
+            )
+
+        if job.id not in self._removals:
+            self._jobs.hide(job)
+            task = asyncio.create_task(self._remove(job))
+            self._removals[job.id] = task
+            task.add_done_callback(lambda _: self._removals.pop(job.id))
+            # The caller may have gone.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+        await asyncio.shield(self._removals[job.id])
+
+    def ended(self) -> Iterator[tuple[Job, ...]]:
+        """Yield each owner's jobs that have ended, oldest first."""
+        for jobs in self._jobs.by_owner():
+            yield tuple(job for job in jobs if job.is_over)
+
+    def close(self) -> None:
+        """Give back what the manager holds; its jobs are of no use after."""
+        for job in self._jobs:
+            job.close()
+
+        self._hasher.close()
+
     def configure(self, config: Config) -> None:
         """Use *config* from now on."""
         self._config = config
@@ -212,7 +220,7 @@ class JobManager:
         """Return how many jobs are in each state."""
         counts = dict.fromkeys(map(str, JobState), 0)
 
-        for job in self._jobs.values():
+        for job in self._jobs:
             counts[job.status.state] += 1
 
         return counts
@@ -224,7 +232,7 @@ class JobManager:
         if self._runs:
             await asyncio.wait(list(self._runs.values()))
 
-        running = [job for job in self._jobs.values() if not job.is_over]
+        running = [job for job in self._jobs if not job.is_over]
 
         for job in running:
             self.stop(
@@ -239,7 +247,7 @@ class JobManager:
         if self._runs:
             await asyncio.wait(list(self._runs.values()))
 
-        for job in self._jobs.values():
+        for job in self._jobs:
             if not job.is_over:
                 self._executor.attach(job.id, job)
 
@@ -260,11 +268,34 @@ class JobManager:
 
         return job
 
+    async def _remove(self, job: Job) -> None:
+        removed = JobRemoved(f"job {job.id} was removed", {"job": job.id})
+        job.removing(removed)
+
+        try:
+            # The files first: without them, the record is dropped at a start.
+            await self._executor.remove(job.id)
+        except Unavailable:
+            job.removing(None)
+            self._jobs.show(job)
+            raise
+
+        job.removed(removed)
+        self._jobs.forget(job)
+        log.info("job %s of %s was removed", job.id, job.owner)
+
+        try:
+            await self._store.remove(job.id)
+        except StoreError as error:
+            raise Unavailable(
+                f"job {job.id} was removed, its record could not be: {error}"
+            ) from error
+
     def _check_new(self, spec: JobSpec, owner: str) -> None:
         if self._is_closing:
             raise Unavailable("the server is shutting down", {"retry_after": 5})
 
-        for job in self._newest_first(owner) if spec.name else ():
+        for job in self._jobs.newest_first(owner) if spec.name else ():
             if job.name == spec.name and not job.is_over:
                 raise NameTaken(
                     f"job {job.id} already has the name {spec.name!r} and has not"
@@ -291,30 +322,30 @@ class JobManager:
             labels=spec.labels,
             workdir=spec.workdir,
             timeout=spec.timeout,
+            merge=spec.merge,
+            output_limit=spec.output_limit,
+            on_full=spec.on_full,
         )
         log.info("job %s of %s: run %s", job_id, owner, _shown(spec.command))
         return self._add(JobRecord(request_id, digest, status))
 
     def _add(self, record: JobRecord) -> Job:
-        status = record.status
-        directory = self._directory(status.id)
-        limits = self._config.output
-        output = {
-            stream: Fanout(
-                OutputHistory(
-                    directory.spool(stream), window=limits.window, chunk=limits.chunk
-                ),
-                chunk=limits.chunk,
-                queue_chunks=limits.queue_chunks,
-            )
-            for stream in Stream
-        }
-        job = Job(record, output, changed=lambda job: self._store.save_soon(job.record))
-        self._jobs[job.id] = job
-        self._by_owner[job.owner][job.id] = job
-        key = (status.owner, record.request_id)
-        self._by_request[key] = (job.id, record.spec_digest)
+        output = JobOutput(
+            self._directory(record.status.id), self._config.output, self._hasher
+        )
+        job = Job(
+            record,
+            output,
+            changed=lambda job: self._store.save_soon(job.record),
+            sealed=self._seal,
+        )
+        self._jobs.add(job)
         return job
+
+    def _seal(self, job: Job, digests: Digests) -> None:
+        self._executor.seal(
+            job.id, {stream: digest.hex() for stream, digest in digests.items()}
+        )
 
     def _directory(self, job_id: str) -> JobDirectory:
         return JobDirectory(self._config.jobs_dir / job_id)
@@ -325,22 +356,14 @@ class JobManager:
             job.status.started_at is None and not self._directory(job.id).path.exists()
         )
 
-    def _restore_output(self, job: Job) -> None:
-        # A failed launch has no spools; those of a lost job may go on after
-        # what was last told of them.
-        directory = self._directory(job.id)
-        sizes = []
-
-        for stream in (Stream.STDOUT, Stream.STDERR):
-            try:
-                sizes.append(directory.spool(stream).stat().st_size)
-            except OSError:
-                sizes.append(0)
-
-        job.output_grown(*sizes)
-
-    def _newest_first(self, owner: str) -> Iterator[Job]:
-        return reversed(self._by_owner[owner].values())
+    def _was_removed(self, record: JobRecord) -> bool:
+        # A job that never ran has no directory; one that did has lost it by `remove`.
+        status = record.status
+        return (
+            status.state.is_final
+            and status.started_at is not None
+            and not self._directory(status.id).path.exists()
+        )
 
     @staticmethod
     def _refusal(job: Job, error: LaunchError) -> LaunchFailed | LimitRejected:

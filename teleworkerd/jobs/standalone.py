@@ -56,6 +56,7 @@ async def open_jobs(config: Config) -> AsyncIterator[JobManager]:
                 await manager.shut_down()
             finally:
                 watch.cancel()
+                manager.close()
         finally:
             await store.close()
     finally:

@@ -7,9 +7,9 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from teleworkerd.cgroups.base import (
     CgroupDriver,
@@ -19,7 +19,7 @@ from teleworkerd.cgroups.base import (
 )
 from teleworkerd.config import Config
 from teleworkerd.execution import ExitRecord, Launched, LaunchError
-from teleworkerd.jobdir import JobDirectory, open_new
+from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.account import (
     Account,
     environment,
@@ -27,32 +27,43 @@ from teleworkerd.keeper.account import (
     own_account,
 )
 from teleworkerd.keeper.ending import end_tree, remove_groups
+from teleworkerd.keeper.exits import End, exit_record, write_exit
 from teleworkerd.keeper.launch import LaunchPlan, launch
 from teleworkerd.keeper.main_process import MainProcess
 from teleworkerd.keeper.messages import KeptJob, Launch
-from teleworkerd.keeper.spool import Spool, SpoolIndex
+from teleworkerd.keeper.quota import Quota, Shortage, limit_of
+from teleworkerd.keeper.spools import Spools
 from teleworkerd.protocol.codec import dump_record
+from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.types import (
     LaunchFailure,
     LaunchStage,
     Limits,
     Reason,
-    Stream,
     Usage,
 )
 
 
 log = logging.getLogger(__name__)
 
-_EXIT_RETRY: Final = 1.0  # seconds
-_TIMEOUT_CODE: Final = 124  # what timeout(1) reports
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What each job is given a part of.
+
+    `open_files` is the limit of descriptors that it gets, soft and hard.
+    """
+
+    driver: CgroupDriver
+    quota: Quota
+    open_files: tuple[int, int]
 
 
 class JobWatcher(Protocol):
     """Who hears of a job what cannot wait for its end."""
 
-    def job_grown(self, job: "RunningJob") -> None:
-        """Its spools have grown."""
+    def job_changed(self, job: "RunningJob") -> None:
+        """There is something in its `news`."""
 
     def forget_child(self, pid: int) -> None:
         """Its main process is reaped: the kernel may give *pid* to another."""
@@ -70,20 +81,18 @@ class RunningJob:
         order: Launch,
         *,
         config: Config,
-        driver: CgroupDriver,
-        open_files: tuple[int, int],
+        means: Means,
         watcher: JobWatcher,
     ) -> None:
         self.id = order.job.id
         self._order = order
         self._config = config
-        self._driver = driver
-        self._open_files = open_files
+        self._means = means
         self._watcher = watcher
         self._directory = JobDirectory(config.jobs_dir / order.job.id)
         self._stack = contextlib.ExitStack()
         self._is_ours = False
-        self._spools: dict[Stream, Spool] = {}
+        self._spools: Spools
         self._cgroup: JobCgroup | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._main: MainProcess | None = None
@@ -99,18 +108,22 @@ class RunningJob:
         process = self._process
         return process.pid if process and process.returncode is None else None
 
-    @property
-    def kept(self) -> KeptJob | None:
-        """What a new server is told; None before the launch."""
+    def introduce(self) -> KeptJob | None:
+        """Return what a new server is told, and begin its news.
+
+        None before the launch.
+        """
         if self._launched is None:
             return None
 
-        return KeptJob(self.id, self._launched, *self.sizes)
+        self._spools.forget_news()
+        return KeptJob(
+            self.id, self._launched, *self._spools.ends, self._spools.why_held_up
+        )
 
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """How many bytes there are of stdout and stderr."""
-        return self._spools[Stream.STDOUT].size, self._spools[Stream.STDERR].size
+    def news(self) -> Iterator[Message]:
+        """Yield what has changed in its output since it was told last."""
+        return self._spools.news()
 
     async def start(self) -> Launched:
         """Launch the command; raises `LaunchError`, and then nothing is left."""
@@ -123,6 +136,7 @@ class RunningJob:
 
             if self._is_ours:
                 self._directory.remove()
+                self._means.quota.remove(self.id)
 
             if self._cgroup is not None:
                 # It runs, if all that was missing are the means to wait for it.
@@ -140,8 +154,7 @@ class RunningJob:
             applied=applied,
         )
 
-        for spool in self._spools.values():
-            spool.launched()
+        self._spools.launched()
 
         if self._order.spec.timeout is not None:
             self._later(self._order.spec.timeout, self._time_out)
@@ -167,12 +180,12 @@ class RunningJob:
                 linger=0 if self._killed else self._config.jobs.linger,
             )
             truncated = not await self._drain()
-            record = self._exit_record(
-                self._launched, code, ended_at, truncated=truncated
-            )
+            await self._spools.settle()
+            end = End(code, ended_at, self._ended_by, truncated, self._usage())
+            record = exit_record(self._launched, self._spools, end)
 
         await remove_groups(self._cgroup)
-        await self._write_exit(record)
+        await write_exit(self._directory, record)
         return record
 
     def signal(self, number: int, *, tree: bool) -> None:
@@ -193,6 +206,10 @@ class RunningJob:
             self._postponed.append(lambda: self.stop(grace=grace, reason=reason))
             return
 
+        if self.pid is None:
+            # All that it may still wait for is room for its last output.
+            self._spools.give_up()
+
         self._end_by(reason)
         self._cgroup.signal(signal.SIGTERM)
         # A stopped job could not act on the signal before.
@@ -201,26 +218,34 @@ class RunningJob:
         if grace is not None:
             self._later(grace, self._kill)
 
+    def output_changed(self) -> None:
+        """Pass on that there is news; called by the spools."""
+        self._watcher.job_changed(self)
+
+    def output_exceeded(self, shortage: Shortage) -> None:
+        """End the job, as it is to be when there is no room; called by the spools."""
+        log.warning("job %s is to be killed: %s", self.id, shortage.why)
+
+        # What has no room came before any end of the main process that is known.
+        if self._ended_by is None:
+            self._ended_by = Reason.OUTPUT
+
+        self._kill()
+
     def _open_spools(self) -> None:
+        spec, output = self._order.spec, self._config.output
+        limit = limit_of(spec, output)
+
         try:
             self._directory.create()
             self._is_ours = True
-            self._write_spec()
-            index = SpoolIndex(self._directory)
-            self._stack.callback(index.close)
-
-            for stream in Stream:
-                spool = Spool(
-                    self._directory,
-                    stream,
-                    index=index,
-                    pipe=self._config.output.pipe,
-                    grown=lambda: self._watcher.job_grown(self),
-                )
-                self._spools[stream] = spool
-                self._stack.callback(spool.close)
+            self._directory.write_spec(dump_record(self._order))
+            share = self._means.quota.add(self.id, self._order.job.owner, limit=limit)
+            self._spools = Spools(
+                self._directory, spec, config=output, share=share, watcher=self
+            )
+            self._stack.callback(self._spools.close)
         except OSError as error:
-            self._stack.close()
             number = error.errno or errno.EIO
             raise LaunchError(
                 LaunchFailure(
@@ -229,12 +254,6 @@ class RunningJob:
                     f"the job's output cannot be kept: {os.strerror(number)}",
                 )
             ) from error
-
-    def _write_spec(self) -> None:
-        fd = open_new(self._directory.spec)
-
-        with os.fdopen(fd, "wb") as file:
-            file.write(dump_record(self._order))
 
     def _find_account(self) -> Account:
         if os.geteuid() != 0:
@@ -260,15 +279,16 @@ class RunningJob:
     ) -> tuple[asyncio.subprocess.Process, Limits]:
         spec = self._order.spec
         self._cgroup, procs = self._make_cgroup(spec.limits)
+        stdout, stderr = self._spools.write_ends
         plan = LaunchPlan(
             spec=spec,
             env=environment(account, self._order.job, spec),
             account=account,
             change_account=os.geteuid() == 0,
             procs=procs,
-            stdout=self._spools[Stream.STDOUT].write_end,
-            stderr=self._spools[Stream.STDERR].write_end,
-            open_files=self._open_files,
+            stdout=stdout,
+            stderr=stderr,
+            open_files=self._means.open_files,
         )
 
         try:
@@ -279,7 +299,7 @@ class RunningJob:
 
     def _make_cgroup(self, limits: Limits) -> tuple[JobCgroup, list[int]]:
         try:
-            cgroup = self._driver.create(self.id, limits)
+            cgroup = self._means.driver.create(self.id, limits)
             self._cgroup = cgroup
             return cgroup, cgroup.open_procs()
         except CgroupError as error:
@@ -288,68 +308,29 @@ class RunningJob:
             raise LaunchError(failure, limit=limit) from error
 
     async def _drain(self) -> bool:
-        spools = self._spools.values()
+        """Wait for the end of the pipes; return false if it could not be waited for."""
+        jobs = self._config.jobs
+        self._spools.over()
+
+        if self._ended_by is None:
+            # Retention looks for what can go every so often, and may make room.
+            patience = jobs.drain_timeout + self._config.retention.interval
+            self._later(patience, self._spools.give_up)
+        else:
+            self._spools.give_up()
 
         while True:
             try:
-                async with asyncio.timeout(self._config.jobs.drain_timeout):
-                    for spool in spools:
-                        await spool.ended.wait()
+                async with asyncio.timeout(jobs.drain_timeout):
+                    await self._spools.ended()
             except TimeoutError:
-                if any(spool.is_held_up for spool in spools):
-                    continue  # what is in the pipe waits for room on the disk
+                if self._spools.why_held_up is not None:
+                    continue  # what is in the pipe waits for room
 
                 log.warning("job %s: something outside still holds its output", self.id)
                 return False
             else:
                 return True
-
-    def _exit_record(
-        self, launched: Launched, code: int, ended_at: int, *, truncated: bool
-    ) -> ExitRecord:
-        number = -code if code < 0 else None
-        usage = self._usage()
-        exit_code = code if number is None else 128 + number
-
-        if self._ended_by is Reason.TIMEOUT:
-            exit_code = _TIMEOUT_CODE
-
-        stdout, stderr = self.sizes
-        return ExitRecord(
-            launched=launched,
-            ended_at=ended_at,
-            reason=self._reason(number, usage),
-            exit_code=exit_code,
-            signal=number,
-            stdout=stdout,
-            stderr=stderr,
-            truncated=truncated,
-            usage=usage,
-        )
-
-    async def _write_exit(self, record: ExitRecord) -> None:
-        is_told = False
-
-        while True:
-            try:
-                self._directory.write_exit(record)
-            except OSError as error:
-                if not is_told:
-                    log.error("job %s: its exit record must wait: %s", self.id, error)
-
-                is_told = True
-                await asyncio.sleep(_EXIT_RETRY)
-            else:
-                return
-
-    def _reason(self, number: int | None, usage: Usage) -> Reason:
-        if self._ended_by is not None:
-            return self._ended_by
-
-        if number == signal.SIGKILL and usage.oom_kills:
-            return Reason.OOM
-
-        return Reason.EXITED if number is None else Reason.SIGNALED
 
     def _usage(self) -> Usage:
         usage = Usage() if self._cgroup is None else self._cgroup.usage()
@@ -369,6 +350,7 @@ class RunningJob:
 
     def _kill(self) -> None:
         self._killed = True
+        self._spools.give_up()
 
         if self._cgroup is not None:
             self._cgroup.kill()

@@ -14,7 +14,7 @@ from typing import Final
 from teleworkerd.cgroups.base import CgroupDriver, CgroupError, JobCgroup
 from teleworkerd.config import Config
 from teleworkerd.execution import LaunchError
-from teleworkerd.jobdir import JobDirectory
+from teleworkerd.jobdir import JobDirectory, is_job_name
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.ending import (
     KILL_TIMEOUT,
@@ -22,24 +22,30 @@ from teleworkerd.keeper.ending import (
     end_tree,
     remove_groups,
 )
-from teleworkerd.keeper.job import RunningJob
+from teleworkerd.keeper.exits import seal
+from teleworkerd.keeper.job import Means, RunningJob
 from teleworkerd.keeper.launch import PR_SET_CHILD_SUBREAPER, prctl
+from teleworkerd.keeper.leftovers import count_leftovers
 from teleworkerd.keeper.messages import (
     FROM_SERVER,
     MAX_KEPT,
     JobExited,
     JobFailed,
+    JobGone,
     JobLaunched,
     KeptJobs,
     Launch,
-    OutputGrown,
     Ready,
     Reload,
+    RemoveJob,
+    SealJob,
     Shutdown,
     SignalJob,
     StopJob,
     Welcome,
 )
+from teleworkerd.keeper.quota import Quota
+from teleworkerd.keeper.removal import Trash
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.types import LaunchFailure, LaunchStage, Reason
 
@@ -66,14 +72,16 @@ class Keeper:
         self.disconnected = asyncio.Event()
         self._config = config
         self._driver = driver
+        self._quota = Quota(config.output)
+        self._means = Means(driver, self._quota, _raise_open_files())
+        self._trash = Trash(config.state_dir)
         self._jobs: dict[str, RunningJob] = {}
-        self._grown: set[RunningJob] = set()
+        self._changed: set[RunningJob] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._launching = 0
         self._settled = asyncio.Event()  # no launch is under way
         self._settled.set()
         self._channel: Channel | None = None
-        self._open_files = _raise_open_files()
         self._children: set[int] = set()
 
     def adopt_orphans(self) -> None:
@@ -101,15 +109,19 @@ class Keeper:
         self._children.discard(pid)
         self._reap_orphans()
 
-    def job_grown(self, job: RunningJob) -> None:
-        """Tell the server soon that *job* has new output."""
-        if not self._grown:
-            asyncio.get_running_loop().call_soon(self._tell_growth)
+    def job_changed(self, job: RunningJob) -> None:
+        """Tell the server soon what is new of the output of *job*."""
+        if not self._changed:
+            asyncio.get_running_loop().call_soon(self._tell_news)
 
-        self._grown.add(job)
+        self._changed.add(job)
 
     async def clear_leftovers(self) -> None:
-        """End what an earlier keeper left running, and remove its groups."""
+        """Take over what an earlier keeper left.
+
+        What still runs is ended, its groups are removed, and what is kept of output
+        is counted. What was to be removed is, in the background.
+        """
         for path in sorted(self._config.jobs_dir.iterdir()):
             if JobDirectory(path).exit.exists():
                 continue
@@ -122,6 +134,9 @@ class Keeper:
             if cgroup is not None:
                 log.warning("job %s outlived its keeper: ended", path.name)
                 await _bury(cgroup)
+
+        await count_leftovers(self._config.jobs_dir, self._quota)
+        self._trash.open()
 
     async def connect(self, sock: socket.socket) -> Channel:
         """Serve the server at the other end of *sock*.
@@ -139,12 +154,12 @@ class Keeper:
             FROM_SERVER,
             received=self._received,
             closed=self._disconnected,
-            writable=self._tell_growth,
+            writable=self._tell_news,
         )
         await channel.open(sock)
-        self._grown.clear()
+        self._changed.clear()
         self._channel = channel
-        jobs = [kept for job in self._jobs.values() if (kept := job.kept)]
+        jobs = [kept for job in self._jobs.values() if (kept := job.introduce())]
 
         while len(jobs) > MAX_KEPT:
             channel.send(KeptJobs(tuple(jobs[:MAX_KEPT])))
@@ -166,6 +181,7 @@ class Keeper:
     def configure(self, config: Config) -> None:
         """Use *config* for what begins from now on, and have the server do so."""
         self._config = config
+        self._quota.configure(config.output)
         self._tell(Reload(config))
 
     def ask_shutdown(self) -> bool:
@@ -191,6 +207,8 @@ class Keeper:
 
             await asyncio.gather(*late, return_exceptions=True)
 
+        await self._trash.close()
+
         if self._channel is not None:
             self._channel.close()
 
@@ -206,6 +224,11 @@ class Keeper:
             case StopJob(job_id, reason, grace):
                 if job := self._jobs.get(job_id):
                     job.stop(grace=grace, reason=reason)
+            case SealJob(job_id):
+                if is_job_name(job_id):
+                    seal(JobDirectory(self._config.jobs_dir / job_id), message)
+            case RemoveJob(job_id):
+                self._tell(JobGone(job_id, self._remove(job_id)))
             case Ready():
                 self.ready.set()
             case _:
@@ -215,8 +238,7 @@ class Keeper:
         job = RunningJob(
             order,
             config=self._config,
-            driver=self._driver,
-            open_files=self._open_files,
+            means=self._means,
             watcher=self,
         )
         self._jobs[job.id] = job
@@ -245,8 +267,29 @@ class Keeper:
         self._tell(JobLaunched(job.id, launched))
         record = await job.finish()
         del self._jobs[job.id]
-        self._grown.discard(job)
+        self._changed.discard(job)
+
+        for message in job.news():
+            self._tell(message)
+
         self._tell(JobExited(job.id, record))
+
+    def _remove(self, job_id: str) -> str | None:
+        """Remove the directory of a job; return why it cannot be."""
+        if not is_job_name(job_id):
+            return f"{job_id!r:.80} is no job's ID"
+
+        if job_id in self._jobs:
+            return f"job {job_id} has not ended"
+
+        try:
+            self._trash.take(self._config.jobs_dir / job_id)
+        except OSError as error:
+            log.error("job %s cannot be removed: %s", job_id, error)
+            return f"job {job_id} cannot be removed: {error.strerror}"
+
+        self._quota.remove(job_id)
+        return None
 
     def _launch_settled(self) -> None:
         self._launching -= 1
@@ -259,15 +302,16 @@ class Keeper:
         if self._channel is not None:
             self._channel.send(message)
 
-    def _tell_growth(self) -> None:
-        # A slow server is told later, of all growth at once.
+    def _tell_news(self) -> None:
+        # A slow server is told later, of all that is new at once.
         if self._channel is None or self._channel.is_congested:
             return
 
-        jobs, self._grown = self._grown, set()
+        jobs, self._changed = self._changed, set()
 
         for job in jobs:
-            self._channel.send(OutputGrown(job.id, *job.sizes))
+            for message in job.news():
+                self._channel.send(message)
 
     def _disconnected(self) -> None:
         self._channel = None

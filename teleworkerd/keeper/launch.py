@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from teleworkerd.execution import LaunchError
@@ -57,11 +58,7 @@ class LaunchHook:
     def __init__(self, plan: LaunchPlan, report: int) -> None:
         self._plan = plan
         self._report = report
-        self._ignored = [
-            number
-            for number in signal.valid_signals()
-            if signal.getsignal(number) is signal.SIG_IGN
-        ]
+        self._ignored = _ignored_signals()
 
     def __call__(self) -> None:
         """Join the cgroups, become the account, forget what we inherited."""
@@ -143,6 +140,16 @@ async def launch(plan: LaunchPlan) -> asyncio.subprocess.Process:
     finally:
         os.close(listen)
         os.close(report)
+
+
+@cache
+def _ignored_signals() -> tuple[int, ...]:
+    # A keeper ignores from its start what it ever does; to ask takes a while.
+    return tuple(
+        number
+        for number in signal.valid_signals()
+        if signal.getsignal(number) is signal.SIG_IGN
+    )
 
 
 def _read_report(fd: int) -> tuple[LaunchStage, int]:

@@ -18,6 +18,7 @@ from teleworkerd.protocol.types import (
     LaunchFailure,
     Offset,
     Reason,
+    Stream,
     Text,
     Word,
 )
@@ -58,6 +59,24 @@ class StopJob(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class SealJob(Message):
+    """Add the SHA-256 of what was kept, in hex, to a job's exit record."""
+
+    type = "seal"
+    job: Word
+    stdout: Word | None = None
+    stderr: Word | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveJob(Message):
+    """Remove the directory of a job that has ended; answered by `JobGone`."""
+
+    type = "remove"
+    job: Word
+
+
+@dataclass(frozen=True, slots=True)
 class Ready(Message):
     """The server takes connections now."""
 
@@ -69,12 +88,16 @@ class Ready(Message):
 
 @dataclass(frozen=True, slots=True)
 class KeptJob:
-    """A job that runs: its facts and the sizes of its spools."""
+    """A job that runs: its facts, the ends of its streams, why it is held up.
+
+    Its gaps stand in its directory.
+    """
 
     job: Word
     launched: Launched
     stdout: Offset
     stderr: Offset
+    held_up: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +140,41 @@ class JobFailed(Message):
 
 @dataclass(frozen=True, slots=True)
 class OutputGrown(Message):
-    """The spools have these sizes now; many moves may be told as one."""
+    """The streams have these ends now; many moves may be told as one."""
 
     type = "grown"
     job: Word
     stdout: Offset
     stderr: Offset
+
+
+@dataclass(frozen=True, slots=True)
+class OutputDropped(Message):
+    """Bytes *offset* up to *stop* were not kept; comes before `OutputGrown`."""
+
+    type = "dropped"
+    job: Word
+    stream: Stream
+    offset: Offset
+    stop: Offset
+
+
+@dataclass(frozen=True, slots=True)
+class OutputHeldUp(Message):
+    """Why the job's output is not taken now; None: it is again."""
+
+    type = "held_up"
+    job: Word
+    why: Text | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobGone(Message):
+    """The job's directory is no more, or could not be removed because of *error*."""
+
+    type = "gone"
+    job: Word
+    error: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +201,7 @@ class Shutdown(Message):
     type = "shutdown"
 
 
-FROM_SERVER: Final = registry((Launch, SignalJob, StopJob, Ready))
+FROM_SERVER: Final = registry((Launch, SignalJob, StopJob, SealJob, RemoveJob, Ready))
 FROM_KEEPER: Final = registry(
     (
         KeptJobs,
@@ -157,6 +209,9 @@ FROM_KEEPER: Final = registry(
         JobLaunched,
         JobFailed,
         OutputGrown,
+        OutputDropped,
+        OutputHeldUp,
+        JobGone,
         JobExited,
         Reload,
         Shutdown,

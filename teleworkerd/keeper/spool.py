@@ -1,21 +1,23 @@
 """From a job's pipe into its spool, without the bytes ever being ours.
 
 `splice` moves them in one system call: whoever is killed in between, they are
-in the pipe or in the file.
+in the pipe or in the file. What is not to be kept goes the same way to /dev/null.
 """
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import logging
 import os
-import time
-from collections.abc import Callable
-from typing import Final
+import select
+import struct
+import termios
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from teleworkerd.jobdir import JobDirectory, open_new
-from teleworkerd.output.index import IndexRecord
+from teleworkerd.keeper.quota import Bound, Share, Shortage
+from teleworkerd.keeper.records import GapFile, SpoolIndex
 from teleworkerd.protocol.types import Stream
 
 
@@ -24,34 +26,39 @@ log = logging.getLogger(__name__)
 _MOVE: Final = 1 << 20  # at most, in one go, before other jobs have their turn
 _RETRY_FIRST: Final = 0.1  # seconds until a full disk is tried again …
 _RETRY_MOST: Final = 5.0  # … and at most
+_REST: Final = 1.0  # seconds that a full disk is left alone by who drops: few gaps
+
+_INT: Final = struct.Struct("i")
 
 
-class SpoolIndex:
-    """The index file that a job's two spools share."""
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Where the bytes of a job's spools are accounted for."""
 
-    def __init__(self, directory: JobDirectory) -> None:
-        self._fd = open_new(directory.index)
-        self._size = 0
+    index: SpoolIndex
+    gaps: GapFile
+    share: Share
 
-    def append(self, record: IndexRecord) -> None:
-        """Add *record*; without it the bytes lack only their time."""
-        data = record.pack()
 
-        # A full disk may take half a record: the next one is written over it.
-        with contextlib.suppress(OSError):
-            if os.pwrite(self._fd, data, self._size) == len(data):
-                self._size += len(data)
+class SpoolWatcher(Protocol):
+    """Who decides about a spool's bytes, and hears of them."""
 
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
+    def may_drop(self, shortage: Shortage) -> bool:
+        """Whether bytes that have no room are to be dropped, not waited with."""
+
+    def dropped(self, stream: Stream, offset: int, stop: int) -> None:
+        """These bytes are dropped; the index is going to say that they were."""
+
+    def held_up(self) -> None:
+        """A spool's `shortage` has changed."""
 
 
 class Spool:
     """One stream of one job: a pipe, and the file that it runs into.
 
-    *grown* is called after each move. `write_end` is for the job alone: close
-    it with `launched` once the job has it.
+    `end` counts every byte that was taken from the pipe, `dropped` those that were
+    not kept: the file has a hole there. `shortage` is why no byte is taken now.
+    `write_end` is for the job alone: close it with `launched` once the job has it.
     """
 
     def __init__(
@@ -59,18 +66,25 @@ class Spool:
         directory: JobDirectory,
         stream: Stream,
         *,
-        index: SpoolIndex,
+        books: Books,
+        watcher: SpoolWatcher,
         pipe: int,
-        grown: Callable[[], None],
     ) -> None:
-        self.size = 0
+        self.end = 0
+        self.dropped = 0
+        self.shortage: Shortage | None = None
         self.ended = asyncio.Event()
         self._stream = stream
-        self._index = index
-        self._grown = grown
+        self._index = books.index
+        self._gaps = books.gaps
+        self._share = books.share
+        self._watcher = watcher
         self._loop = asyncio.get_running_loop()
         self._retry = _RETRY_FIRST
         self._timer: asyncio.TimerHandle | None = None
+        self._full = Shortage(Bound.DISK, "")
+        self._rest_until = 0.0
+        self._null: int | None = None
         self._name = f"{directory.path.name}/{stream}"
         self._file = open_new(directory.spool(stream))
 
@@ -86,66 +100,145 @@ class Spool:
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, pipe)
 
-    @property
-    def is_held_up(self) -> bool:
-        """Whether bytes are in the pipe that the disk had no room for."""
-        return self._retry != _RETRY_FIRST
-
     def launched(self) -> None:
         """Leave the write end to the job, and begin to move."""
         os.close(self.write_end)
         self.write_end = -1
         self._loop.add_reader(self._pipe, self._move)
 
+    def resume(self) -> None:
+        """Look again for room, if there was none."""
+        if self.shortage is not None:
+            self._stop_waiting()
+            self._loop.add_reader(self._pipe, self._move)
+
     def close(self) -> None:
         """Stop, whether or not the pipe is at its end; twice is no harm."""
         if self._pipe < 0:
             return
 
-        if self._timer is not None:
-            self._timer.cancel()
-
+        self._go_on()
+        self._stop_waiting()
         self._loop.remove_reader(self._pipe)
 
-        if self.write_end >= 0:
-            os.close(self.write_end)
+        for fd in (self._pipe, self._file, self.write_end, self._null):
+            if fd is not None and fd >= 0:
+                os.close(fd)
 
-        os.close(self._pipe)
-        os.close(self._file)
         self._pipe = -1
         self.ended.set()
 
     def _move(self) -> None:
+        """Take what is in the pipe, as far as there is room for it."""
+        room = min(self._share.room(), _MOVE)
+
+        if not room:
+            self._overflow(self._share.shortage())
+        elif self._loop.time() < self._rest_until:
+            self._overflow(self._full)
+        else:
+            self._keep(room)
+
+    def _keep(self, room: int) -> None:
         try:
-            moved = os.splice(self._pipe, self._file, _MOVE, offset_dst=self.size)
+            self._gaps.settle(self._stream, self.end)
+            moved = os.splice(self._pipe, self._file, room, offset_dst=self.end)
         except BlockingIOError:
             return
         except OSError as error:
-            self._wait_for_room(error)
+            self._full = Shortage.of(error)
+            self._overflow(self._full)
             return
-
-        self._retry = _RETRY_FIRST
 
         if moved == 0:
             self.close()
             return
 
-        self._index.append(IndexRecord(time.time_ns(), self._stream, self.size, moved))
-        self.size += moved
-        self._grown()
+        self._share.take(moved)
+        self.end += moved
+        self._go_on()
+        self._index.kept(self._stream, self.end)
 
-    def _wait_for_room(self, error: OSError) -> None:
+    def _overflow(self, shortage: Shortage) -> None:
+        """Drop what is in the pipe, or leave it there until there is room."""
+        count = self._in_pipe()
+
+        if count == 0:
+            # In this order: what the last writer wrote before it went is there then.
+            if self._is_hung_up() and not self._in_pipe():
+                self.close()
+            else:
+                self._go_on()
+        elif self._watcher.may_drop(shortage):
+            if shortage.bound is Bound.DISK and self._loop.time() >= self._rest_until:
+                self._rest_until = self._loop.time() + _REST
+
+            self._drop(min(count, _MOVE))
+        else:
+            self._hold_up(shortage)
+
+    def _drop(self, count: int) -> None:
+        try:
+            self._gaps.claim(self._stream, self.end, self.end + count)
+
+            if self._null is None:
+                self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+            moved = os.splice(self._pipe, self._null, count)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._hold_up(Shortage.of(error))
+            return
+
+        if moved:
+            self._watcher.dropped(self._stream, self.end, self.end + moved)
+            self.dropped += moved
+            self.end += moved
+            self._go_on()
+            self._index.dropped(self._stream, self.end)
+
+    def _hold_up(self, shortage: Shortage) -> None:
         # The pipe stays readable: without this the loop would spin. The job
         # blocks when its pipe is full; no byte is lost.
         self._loop.remove_reader(self._pipe)
 
-        if self._retry == _RETRY_FIRST:
-            what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
-            log.error("%s is held up: %s", self._name, what)
+        level = logging.WARNING
 
-        self._timer = self._loop.call_later(self._retry, self._try_again)
-        self._retry = min(2 * self._retry, _RETRY_MOST)
+        if shortage.bound in (Bound.JOB, Bound.SHARED):
+            self._share.wait(self.resume)
+        else:
+            level = logging.ERROR
+            self._timer = self._loop.call_later(self._retry, self.resume)
+            self._retry = min(2 * self._retry, _RETRY_MOST)
 
-    def _try_again(self) -> None:
-        self._timer = None
-        self._loop.add_reader(self._pipe, self._move)
+        if shortage != self.shortage:
+            log.log(level, "%s is held up: %s", self._name, shortage)
+            self.shortage = shortage
+            self._watcher.held_up()
+
+    def _go_on(self) -> None:
+        self._retry = _RETRY_FIRST
+
+        if self.shortage is not None:
+            self.shortage = None
+            self._watcher.held_up()
+
+    def _stop_waiting(self) -> None:
+        self._share.stop_waiting(self.resume)
+
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _in_pipe(self) -> int:
+        """Return how many bytes are in the pipe."""
+        data = fcntl.ioctl(self._pipe, termios.FIONREAD, bytes(_INT.size))
+        (count,) = _INT.unpack(data)
+        return int(count)
+
+    def _is_hung_up(self) -> bool:
+        """Whether nobody can write into the pipe any more."""
+        poll = select.poll()
+        poll.register(self._pipe, 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))

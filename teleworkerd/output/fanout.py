@@ -1,133 +1,38 @@
 """One stream for many readers, each at its own pace."""
 
-import asyncio
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable
 
-from teleworkerd.output.history import Chunk, OutputHistory
-from teleworkerd.protocol.errors import OffsetOutOfRange
-
-
-class Subscription:
-    """One reader's place in a history; a context manager that ends it.
-
-    New chunks come through a bounded queue. A reader that has just come, or
-    whose queue was full, is *behind* and reads from the history by offset until
-    it has caught up, so that replay, resume and slow reader are one path.
-    """
-
-    def __init__(
-        self, fanout: "Fanout", *, offset: int, stop: int | None, queue_chunks: int
-    ) -> None:
-        self.offset = offset
-        self._fanout = fanout
-        self._stop = stop
-        self._queue: asyncio.Queue[Chunk | None] = asyncio.Queue(queue_chunks)
-        self._next: Chunk | None = None
-        self._behind = True
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether chunks of the future would not reach this queue."""
-        return self._behind
-
-    async def ready(self) -> bool:
-        """Wait until `take` has something; False once all has been taken.
-
-        Nothing is read from the history yet: a reader that then waits for its
-        client holds no more than its queue.
-        """
-        while self._next is None:
-            if self._stop is not None and self.offset >= self._stop:
-                return False
-
-            if not self._queue.empty():
-                self._next = self._queue.get_nowait()
-            elif self._behind and self.offset < self._fanout.size:
-                return True
-            elif self._behind:
-                # Caught up: the next chunk is offered to us.
-                self._behind = False
-            elif self._fanout.ended:
-                return False
-            else:
-                self._next = await self._queue.get()
-
-        return True
-
-    def take(self, limit: int) -> Chunk:
-        """Return what `ready` found, at most *limit* (> 0) bytes of it.
-
-        Raises `OSError` when the spool cannot be read.
-        """
-        if self._stop is not None:
-            limit = min(limit, self._stop - self.offset)
-
-        chunk = self._next or self._read_missed(limit)
-        self._next = None
-
-        if len(chunk.data) > limit:
-            self._next = Chunk(chunk.offset + limit, chunk.data[limit:])
-            chunk = Chunk(chunk.offset, chunk.data[:limit])
-
-        self.offset = chunk.stop
-
-        if self.offset == self._stop:
-            self._next = None
-
-        return chunk
-
-    def offer(self, chunk: Chunk) -> None:
-        """Put *chunk* where the reader finds it; never waits."""
-        if self._behind:
-            return
-
-        try:
-            self._queue.put_nowait(chunk)
-        except asyncio.QueueFull:
-            self._behind = True
-
-    def fall_behind(self) -> None:
-        """Let the reader go on from the history, and see for itself."""
-        self._behind = True
-        self.wake()
-
-    def wake(self) -> None:
-        """Let a waiting reader look again."""
-        if self._queue.empty():
-            self._queue.put_nowait(None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._fanout.unsubscribe(self)
-
-    def _read_missed(self, limit: int) -> Chunk:
-        data = self._fanout.read(self.offset, limit)
-
-        if not data:
-            raise AssertionError("take before ready")
-
-        return Chunk(self.offset, data)
+from teleworkerd.output.gaps import Gaps
+from teleworkerd.output.history import OutputHistory
+from teleworkerd.output.index import OutputIndex
+from teleworkerd.output.subscription import Piece, Subscription
+from teleworkerd.protocol.errors import OffsetOutOfRange, RequestError
+from teleworkerd.protocol.types import Stream
 
 
 class Fanout:
-    """A stream's history and all who read it."""
+    """A stream's history and all who read it.
+
+    While the spool is about to be removed, `removal` says so: it is what a reader
+    gets who finds it gone.
+    """
 
     def __init__(
         self, history: OutputHistory, *, chunk: int, queue_chunks: int
     ) -> None:
         self.ended = False
+        self.failure: RequestError | None = None
+        self.removal: RequestError | None = None
         self._history = history
         self._chunk = chunk
         self._queue_chunks = queue_chunks
         self._subscriptions: set[Subscription] = set()
+        self._watchers: set[Callable[[], None]] = set()
+
+    @property
+    def stream(self) -> Stream:
+        """Which of the two it is."""
+        return self._history.stream
 
     @property
     def size(self) -> int:
@@ -135,9 +40,19 @@ class Fanout:
         return self._history.end
 
     @property
+    def gaps(self) -> Gaps:
+        """Which of them were dropped, and perhaps some that are still to come."""
+        return self._history.gaps
+
+    @property
+    def dropped(self) -> int:
+        """How many of them were dropped."""
+        return self.gaps.before(self.size)
+
+    @property
     def readers(self) -> int:
-        """How many subscriptions there are."""
-        return len(self._subscriptions)
+        """How many read the stream."""
+        return len(self._subscriptions) + len(self._watchers)
 
     def grow(self, end: int) -> None:
         """Publish what the spool has up to *end*; never waits for a reader.
@@ -145,50 +60,47 @@ class Fanout:
         Raises `OSError` when the spool cannot be read now; readers then find the
         bytes, or the error, at their own place in it.
         """
-        live = [each for each in self._subscriptions if not each.is_behind]
-
-        if not live:
-            self._history.skip(max(end, self._history.end))
+        if end <= self._history.end:
             return
 
         try:
-            for chunk in self._history.extend(end):
-                for subscription in live:
-                    subscription.offer(chunk)
-        except OSError:
-            self._history.skip(end)
+            self._publish(end)
+        finally:
+            for watcher in self._watchers:
+                watcher()
 
-            for subscription in live:
-                subscription.fall_behind()
-
-            raise
-
-    def end(self) -> None:
-        """Note that nothing will come any more."""
+    def end(self, failure: RequestError | None = None) -> None:
+        """Note that nothing will come any more; *failure* is for who still reads."""
         self.ended = True
+        self.failure = failure
 
         for subscription in self._subscriptions:
             subscription.wake()
 
+        for watcher in self._watchers:
+            watcher()
+
         self._close_unread()
 
-    def subscribe(self, *, offset: int = 0, follow: bool = True) -> Subscription:
-        """Return a new reader's place at *offset*.
+    def subscribe(
+        self,
+        *,
+        offset: int = 0,
+        stop: int | None = None,
+        index: OutputIndex | None = None,
+    ) -> Subscription:
+        """Return a new reader's place at *offset*, which ends at *stop*.
 
-        Without *follow* it ends at what there is now. Raises `OffsetOutOfRange`.
+        With an *index* its chunks have times. Raises `OffsetOutOfRange`.
         """
-        if not 0 <= offset <= self.size:
-            raise OffsetOutOfRange(
-                f"offset {offset} lies outside the stream, which ends at {self.size};"
-                f" ask from 0 up to {self.size}",
-                {"first": 0, "end": self.size},
-            )
-
+        self.check(offset)
         subscription = Subscription(
             self,
             offset=offset,
-            stop=None if follow else self.size,
+            stop=stop,
             queue_chunks=self._queue_chunks,
+            closed=self.unsubscribe,
+            index=index,
         )
         self._subscriptions.add(subscription)
         return subscription
@@ -198,11 +110,60 @@ class Fanout:
         self._subscriptions.discard(subscription)
         self._close_unread()
 
-    def read(self, offset: int, limit: int) -> bytes:
-        """Return at most *limit* bytes from *offset* on; empty at the end."""
-        return self._history.read(offset, min(limit, self._chunk))
+    def check(self, offset: int) -> None:
+        """Raise `OffsetOutOfRange` unless the stream goes up to *offset*."""
+        if not 0 <= offset <= self.size:
+            raise OffsetOutOfRange(
+                f"offset {offset} lies outside the stream, which ends at {self.size};"
+                f" ask from 0 up to {self.size}",
+                {"first": 0, "end": self.size},
+            )
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Have *watcher* called whenever the stream has grown or ended."""
+        self._watchers.add(watcher)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """Undo `watch`; twice is no harm."""
+        self._watchers.discard(watcher)
+        self._close_unread()
+
+    def read(self, offset: int, limit: int) -> Piece | None:
+        """Return at most *limit* bytes from *offset* on, or a gap; None at the end.
+
+        Raises `OSError` when the spool cannot be read, or the error that says why.
+        """
+        if self.failure is not None:
+            raise self.failure
+
+        try:
+            return self._history.read(offset, min(limit, self._chunk))
+        except OSError as error:
+            if self.removal is not None:
+                raise self.removal from error
+
+            raise
+
+    def _publish(self, end: int) -> None:
+        live = [each for each in self._subscriptions if not each.is_behind]
+
+        if not live:
+            self._history.skip(end)
+            return
+
+        try:
+            for piece in self._history.extend(end):
+                for subscription in live:
+                    subscription.offer(piece)
+        except OSError:
+            self._history.skip(end)
+
+            for subscription in live:
+                subscription.fall_behind()
+
+            raise
 
     def _close_unread(self) -> None:
         # A stream that nobody reads costs neither memory nor a descriptor.
-        if not self._subscriptions:
+        if not self.readers:
             self._history.close()

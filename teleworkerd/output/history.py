@@ -3,89 +3,109 @@
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A run of output bytes and the offset of the first in its stream."""
-
-    offset: int
-    data: bytes
-
-    @property
-    def stop(self) -> int:
-        """The offset after the last byte."""
-        return self.offset + len(self.data)
+from teleworkerd.output.gaps import Gaps
+from teleworkerd.protocol.types import Chunk, Gap, Stream
 
 
 class OutputHistory:
-    """What a stream has held so far, offsets 0 up to `end`.
+    """What *stream* has held so far, offsets 0 up to `end`.
 
     The newest bytes, *window* at most, are kept in memory while somebody
-    follows; all others are read from the spool at *spool*. Every method but
-    `close` may be called at any time; none waits for a job.
+    follows; all others are read from the spool at *spool*. What was dropped is in
+    `gaps`. Every method but `close` may be called at any time; none waits for a
+    job.
     """
 
-    def __init__(self, spool: Path, *, window: int, chunk: int) -> None:
+    def __init__(self, stream: Stream, spool: Path, *, window: int, chunk: int) -> None:
+        self.stream = stream
         self.end = 0
+        self.gaps = Gaps(stream)
         self._spool = spool
         self._limit = window
         self._chunk = chunk
+        # A ring: the byte at offset o is at o % its length, from the start on.
         self._window = bytearray()
         self._window_start = 0
         self._fd: int | None = None
 
-    def extend(self, end: int) -> Iterator[Chunk]:
-        """Take in the bytes that the spool now has up to *end*, chunk by chunk.
+    def extend(self, end: int) -> Iterator[Chunk | Gap]:
+        """Take in the bytes that the spool now has up to *end*, piece by piece.
 
-        `end` of this history grows with each chunk that is yielded. Raises
+        `end` of this history grows with each piece that is yielded. Raises
         `OSError` when the spool cannot be read.
         """
+        if not self._window:
+            self._window = bytearray(self._limit)
+
         while self.end < end:
-            data = self._pread(self.end, min(self._chunk, end - self.end))
-            chunk = Chunk(self.end, data)
-            self._window += data
+            gap, limit = self._at(self.end, min(self._chunk, end - self.end))
+
+            if gap is not None:
+                self.end = self._window_start = min(gap.stop, end)
+                yield Gap(self.stream, gap.offset, self.end)
+                continue
+
+            chunk = Chunk(self.stream, self.end, self._pread(self.end, limit))
+            self._remember(chunk)
             self.end = chunk.stop
-            excess = len(self._window) - self._limit
-
-            if excess > 0:
-                del self._window[:excess]
-                self._window_start += excess
-
+            self._window_start = max(self._window_start, self.end - self._limit)
             yield chunk
 
     def skip(self, end: int) -> None:
         """Note that the stream now goes up to *end*, without reading it."""
-        self.end = end
-        self._window.clear()
-        self._window_start = end
+        self.end = self._window_start = end
 
-    def read(self, offset: int, limit: int) -> bytes:
-        """Return at most *limit* bytes from *offset* on; empty at the end.
+    def read(self, offset: int, limit: int) -> Chunk | Gap | None:
+        """Return at most *limit* bytes from *offset* on; None at the end.
 
         Fewer may come at any time. Raises `OSError` when the spool cannot be
         read.
         """
-        limit = min(limit, self.end - offset)
+        gap, limit = self._at(offset, min(limit, self.end - offset))
 
         if limit <= 0:
-            return b""
+            return None
+
+        if gap is not None:
+            return Gap(self.stream, offset, min(gap.stop, self.end))
 
         if offset < self._window_start:
-            return self._pread(offset, min(limit, self._window_start - offset))
+            limit = min(limit, self._window_start - offset)
+            return Chunk(self.stream, offset, self._pread(offset, limit))
 
-        at = offset - self._window_start
-        return bytes(self._window[at : at + limit])
+        place = offset % self._limit
+        data = bytes(self._window[place : min(place + limit, self._limit)])
+        return Chunk(self.stream, offset, data)
 
     def close(self) -> None:
         """Free memory and descriptor; a later read opens the spool again."""
         self.skip(self.end)
+        self._window = bytearray()
 
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+    def _at(self, offset: int, limit: int) -> tuple[Gap | None, int]:
+        """Return the gap that *offset* is in or, without one, how far it is to one."""
+        gap = self.gaps.find(offset)
+
+        if gap is None or gap.offset >= offset + limit:
+            return None, limit
+
+        if gap.offset > offset:
+            return None, gap.offset - offset
+
+        return Gap(self.stream, offset, gap.stop), limit
+
+    def _remember(self, chunk: Chunk) -> None:
+        data = memoryview(chunk.data)[-self._limit :] if self._limit else b""
+        place = (chunk.stop - len(data)) % (self._limit or 1)
+        first = min(len(data), self._limit - place)
+        self._window[place : place + first] = data[:first]
+        self._window[: len(data) - first] = data[first:]
 
     def _pread(self, offset: int, limit: int) -> bytes:
         if self._fd is None:

@@ -1,39 +1,184 @@
-"""The index beside a job's spools: which bytes came when, in what order.
+"""The index beside a job's spools: how far both streams were, and when.
 
-One record of 24 bytes for each move from a pipe to its spool, little-endian:
-time (u64, ns since the epoch), offset of the first byte (u64), length (u32),
-stream (u8: 0 stdout, 1 stderr), three zero bytes.
+One record of 24 bytes for each move from a pipe to its spool, little-endian: the
+time (u64, ns since the epoch) and the ends of stdout and of stderr after the move
+(u64 each). None of the three ever falls, so each can be searched for by halving.
+Where both ends grew, the bytes of stdout came first.
 """
 
+import bisect
+import os
 import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, Self, overload
 
 from teleworkerd.protocol.types import Stream
 
 
-RECORD: Final = struct.Struct("<QQIB3x")
+RECORD: Final = struct.Struct("<QQQ")
 
-_STREAMS: Final = (Stream.STDOUT, Stream.STDERR)
-_NUMBERS: Final = {stream: number for number, stream in enumerate(_STREAMS)}
+_READ: Final = 1024  # records at once, in a walk
 
 
 @dataclass(frozen=True, slots=True)
 class IndexRecord:
-    """Bytes *offset* to *offset* + *length* of *stream* arrived at *time*."""
+    """At *time* the streams went up to *stdout* and *stderr*."""
+
+    time: int
+    stdout: int
+    stderr: int
+
+    def pack(self) -> bytes:
+        """Return the record as it stands in the file."""
+        return RECORD.pack(self.time, self.stdout, self.stderr)
+
+    def end(self, stream: Stream) -> int:
+        """Return how far *stream* went."""
+        return self.stdout if stream is Stream.STDOUT else self.stderr
+
+
+START: Final = IndexRecord(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one record adds to one stream: bytes *offset* up to *stop*, at *time*."""
 
     time: int
     stream: Stream
     offset: int
-    length: int
+    stop: int
 
-    def pack(self) -> bytes:
-        """Return the record as it stands in the file."""
-        number = _NUMBERS[self.stream]
-        return RECORD.pack(self.time, self.offset, self.length, number)
 
-    @classmethod
-    def unpack(cls, data: bytes) -> "IndexRecord":
-        """Return the record that *data*, of its exact size, holds."""
-        time, offset, length, number = RECORD.unpack(data)
-        return cls(time, _STREAMS[number], offset, length)
+class OutputIndex(Sequence[IndexRecord]):
+    """The records at *path*, which may be growing; a context manager.
+
+    A record that is only half there, the last one, does not count. What cannot
+    be read is as if it were not there: then only times and order are missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def __len__(self) -> int:
+        fd = self._open()
+        return 0 if fd is None else os.fstat(fd).st_size // RECORD.size
+
+    @overload
+    def __getitem__(self, at: int) -> IndexRecord: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> "list[IndexRecord]": ...
+
+    def __getitem__(self, at: int | slice) -> "IndexRecord | list[IndexRecord]":
+        if isinstance(at, slice):
+            start, stop, _ = at.indices(len(self))
+            return self._read(start, stop - start)
+
+        found = self._read(at, 1) if at >= 0 else []
+
+        if not found:
+            raise IndexError(at)
+
+        return found[0]
+
+    def at_time(self, time: int) -> IndexRecord:
+        """Return how far the streams were before *time*: `START` if nowhere."""
+        try:
+            place = bisect.bisect_left(self, time, key=lambda record: record.time)
+            return self[place - 1] if place else START
+        except IndexError:  # it cannot be read
+            return START
+
+    def steps(self, stdout: int, stderr: int) -> Iterator[Step]:
+        """Yield what was added from these ends on, in order, as far as is known."""
+        # Records before both ends add nothing; one of them may lie far back.
+        place = min(
+            self._place(Stream.STDOUT, stdout), self._place(Stream.STDERR, stderr)
+        )
+
+        while records := self[place : place + _READ]:
+            place += len(records)
+
+            for record in records:
+                if record.stdout > stdout:
+                    yield Step(record.time, Stream.STDOUT, stdout, record.stdout)
+                    stdout = record.stdout
+
+                if record.stderr > stderr:
+                    yield Step(record.time, Stream.STDERR, stderr, record.stderr)
+                    stderr = record.stderr
+
+    def times(
+        self, stream: Stream, offset: int, stop: int, *, most: int
+    ) -> list[tuple[int, int]]:
+        """Return when bytes *offset* up to *stop* came: offset and time of each run.
+
+        At most *most* pairs; the last run then goes up to where it went.
+        """
+        runs: list[tuple[int, int]] = []
+        place = self._place(stream, offset)
+
+        while offset < stop and len(runs) < most:
+            records = self[place : place + _READ]
+            place += len(records)
+
+            if not records:
+                break
+
+            for record in records:
+                end = record.end(stream)
+
+                if end > offset:
+                    runs.append((offset, record.time))
+                    offset = end
+
+                if offset >= stop or len(runs) == most:
+                    break
+
+        return runs
+
+    def close(self) -> None:
+        """Give back the descriptor; a later read opens the file again."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _place(self, stream: Stream, offset: int) -> int:
+        """Return the place of the first record that goes beyond *offset*."""
+        try:
+            return bisect.bisect_right(self, offset, key=lambda each: each.end(stream))
+        except IndexError:  # it cannot be read
+            return len(self)
+
+    def _read(self, place: int, count: int) -> list[IndexRecord]:
+        fd = self._open()
+
+        if fd is None or count <= 0:
+            return []
+
+        try:
+            data = os.pread(fd, count * RECORD.size, place * RECORD.size)
+        except OSError:
+            return []
+
+        whole = len(data) - len(data) % RECORD.size
+        return [IndexRecord(*fields) for fields in RECORD.iter_unpack(data[:whole])]
+
+    def _open(self) -> int | None:
+        if self._fd is None:
+            try:
+                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return None
+
+        return self._fd

@@ -17,10 +17,10 @@ from teleworkerd.protocol.messages import (
     MAX_CHUNK,
     Message,
     OutputChunk,
-    Rejected,
     Request,
     RequestId,
 )
+from teleworkerd.protocol.roles import Rejected
 from teleworkerd.protocol.shape import MAX_VALUES, check_shape
 
 
@@ -44,7 +44,7 @@ def pack(value: object) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def unpack(frame: bytes) -> dict[str, object]:
+def unpack(frame: bytes | memoryview) -> dict[str, object]:
     """Return the map that *frame* holds.
 
     Raises `RemoteProtocolError`, and nothing else, when it is no such map:
@@ -110,7 +110,7 @@ def encode(message: Message) -> list[bytes]:
     return [frame]
 
 
-def decode(frame: bytes, known: Registry) -> Message:
+def decode(frame: bytes | memoryview, known: Registry) -> Message:
     """Return the message that *frame* holds, of one of the *known* types.
 
     A request whose values are out of range comes back as `Rejected`. Raises
@@ -153,12 +153,23 @@ def _encode_chunk(chunk: OutputChunk) -> list[bytes]:
             f"a chunk of {len(chunk.data)} bytes; the most is {MAX_CHUNK}"
         )
 
-    head: bytes = msgpack.packb(
-        {"type": chunk.type, "id": chunk.id, "offset": chunk.offset}
-    )
-    # protocol.md, "Output": a map of four; the bytes come last.
-    head = b"\x84" + head[1:] + b"\xa4data" + _BIN32.pack(0xC6, len(chunk.data))
-    return [LENGTH.pack(len(head) + len(chunk.data)) + head, chunk.data]
+    head: dict[str, object] = {
+        "type": chunk.type,
+        "id": chunk.id,
+        "offset": chunk.offset,
+    }
+
+    if chunk.stream is not None:
+        head["stream"] = chunk.stream.value
+
+    if chunk.times:
+        head["times"] = chunk.times
+
+    packed: bytes = msgpack.packb(head)
+    # protocol.md, "Output": a map with one entry more, whose bytes come last.
+    start = bytes((packed[0] + 1,)) + packed[1:] + b"\xa4data"
+    start += _BIN32.pack(0xC6, len(chunk.data))
+    return [LENGTH.pack(len(start) + len(chunk.data)) + start, chunk.data]
 
 
 def _unique(pairs: list[tuple[object, object]]) -> dict[object, object]:

@@ -27,25 +27,24 @@ from teleworkerd.protocol.framing import (
 )
 from teleworkerd.protocol.ledger import InFlight, Ledger
 from teleworkerd.protocol.messages import (
-    CLIENT_MESSAGES,
     MAX_CREDIT,
     MAX_REQUESTS,
-    SERVER_MESSAGES,
     VERSION,
     Cancel,
     ClientHello,
     ConnectionLimits,
     Credit,
     ErrorResponse,
+    InterleaveRequest,
     Message,
     OutputRequest,
     Ping,
     Pong,
-    Rejected,
     Request,
     Response,
     ServerHello,
 )
+from teleworkerd.protocol.roles import CLIENT_MESSAGES, SERVER_MESSAGES, Rejected
 
 
 class ConnectionState(Enum):
@@ -77,7 +76,17 @@ class Connection(ABC):
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes from the peer; then ask `events`."""
         if self.state is not ConnectionState.CLOSED:
+            self._decoder.shrink()
             self._decoder.feed(data)
+
+    def get_buffer(self, size: int) -> memoryview:
+        """Return memory for *size* bytes or more from the peer."""
+        return self._decoder.get_buffer(size)
+
+    def buffer_updated(self, size: int) -> None:
+        """Take the *size* bytes that were put there; then ask `events`."""
+        if self.state is not ConnectionState.CLOSED:
+            self._decoder.received(size)
 
     def events(self) -> Iterator[Message]:
         """Yield the messages that have arrived, in order.
@@ -95,6 +104,7 @@ class Connection(ABC):
                     return
 
                 message = decode(frame, self._incoming)
+                del frame  # or its memory could not be used again
                 self._accept(message)
             except (RemoteProtocolError, RequestError) as error:
                 self._refuse(error)
@@ -159,14 +169,15 @@ class Connection(ABC):
 class ServerConnection(Connection):
     """The server's end: speaks first, answers each request once.
 
-    *name* is what the client's certificate says, *server* names the software.
+    *name* is what the client's certificate says, *server* names the software,
+    *time* is what its clock shows (ns since the epoch).
     """
 
-    def __init__(self, *, name: str, server: str) -> None:
+    def __init__(self, *, name: str, server: str, time: int | None = None) -> None:
         requests = Ledger(asking=RemoteProtocolError, answering=LocalProtocolError)
         super().__init__(FROM_CLIENT, FROM_SERVER, requests)
         self.agent = ""
-        self._outgoing += encode(ServerHello((VERSION,), server, name))
+        self._outgoing += encode(ServerHello((VERSION,), server, name, time=time))
 
     def credit(self, request_id: int) -> int:
         """Return how many bytes may be sent on an output request now."""
@@ -214,7 +225,7 @@ class ServerConnection(Connection):
         held = self._requests.find(request_id)
 
         # Credit may cross the end of its request on the way: then it is void.
-        if held is None or held.request is not OutputRequest:
+        if held is None or not held.reads_output:
             return
 
         if held.credit + amount > MAX_CREDIT:
@@ -284,7 +295,7 @@ class ClientConnection(Connection):
 
         match message:
             case Request():
-                if isinstance(message, OutputRequest):
+                if isinstance(message, OutputRequest | InterleaveRequest):
                     self._check_credit(message.credit)
 
                 self._requests.begin(message, most=self.limits.max_requests)
@@ -306,7 +317,7 @@ class ClientConnection(Connection):
     def _add_credit(self, request_id: int, amount: int) -> None:
         held = self._need(request_id)
 
-        if held.request is not OutputRequest:
+        if not held.reads_output:
             raise LocalProtocolError(f"credit for a {held.request.type} request")
 
         self._check_credit(held.credit + amount)

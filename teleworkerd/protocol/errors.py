@@ -16,6 +16,8 @@
         ├── LaunchFailed            details: job, stage, errno
         ├── LimitRejected           a limit cannot be applied; details: job, limit
         ├── OffsetOutOfRange        details: first, end
+        ├── JobNotEnded             it must have, for this; details: job
+        ├── JobRemoved              it was, while its output was read; details: job
         ├── Unavailable             not now; details: retry_after
         ├── PermissionDenied        the certificate may not do this
         ├── Cancelled               the caller cancelled the request
@@ -65,6 +67,8 @@ class ErrorCode(StrEnum):
     LAUNCH_FAILED = "launch_failed"
     LIMIT_REJECTED = "limit_rejected"
     OFFSET_OUT_OF_RANGE = "offset_out_of_range"
+    JOB_NOT_ENDED = "job_not_ended"
+    JOB_REMOVED = "job_removed"
     UNAVAILABLE = "unavailable"
     PERMISSION_DENIED = "permission_denied"
     CANCELLED = "cancelled"
@@ -152,6 +156,18 @@ class OffsetOutOfRange(RequestError):
     """The stream does not hold the offset."""
 
     code = ErrorCode.OFFSET_OUT_OF_RANGE
+
+
+class JobNotEnded(RequestError):
+    """Only a job that has ended can be removed."""
+
+    code = ErrorCode.JOB_NOT_ENDED
+
+
+class JobRemoved(RequestError):
+    """The job and its output were removed while the request was under way."""
+
+    code = ErrorCode.JOB_REMOVED
 
 
 class Unavailable(RequestError):

@@ -11,45 +11,88 @@ LENGTH: Final = struct.Struct(">I")
 MAX_FRAME: Final = 2 << 20  # the largest command and environment, and room
 MAX_FRAME_BEFORE_HELLO: Final = 16 << 10
 
+_IDLE: Final = 64 << 10  # bytes of memory that a decoder keeps with nothing in it
+
 
 class FrameDecoder:
-    """Cuts a stream of bytes into frames.
+    """Cuts a stream of bytes into frames, without copying them.
 
-    *max_size* may be changed at any time; it holds for the frames whose length
-    has not been read yet. Memory stays below one frame and what was last fed.
+    Bytes come in by `feed`, or are read into what `get_buffer` returns and
+    counted by `received`. *max_size* may be changed at any time; it holds for
+    the frames whose length has not been read yet. Memory stays below one frame,
+    and what was last fed or asked for.
     """
 
     def __init__(self, max_size: int = MAX_FRAME) -> None:
         self.max_size = max_size
         self._buffer = bytearray()
+        self._start = 0  # of what has come and is not yet given out
+        self._stop = 0
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Add *data* as it came from the peer."""
-        self._buffer += data
+        with self.get_buffer(len(data)) as buffer:
+            buffer[: len(data)] = data
 
-    def next_frame(self) -> bytes | None:
+        self.received(len(data))
+
+    def get_buffer(self, size: int) -> memoryview:
+        """Return memory for *size* bytes or more from the peer.
+
+        No frame that `next_frame` has returned may be in use any more.
+        """
+        if self._start == self._stop:
+            self._start = self._stop = 0
+
+        if len(self._buffer) - self._stop < size:
+            self._make_room(size)
+
+        return memoryview(self._buffer)[self._stop :]
+
+    def received(self, size: int) -> None:
+        """Note that *size* bytes have been put where `get_buffer` said."""
+        self._stop += size
+
+    def next_frame(self) -> memoryview | None:
         """Return the next whole frame without its length, or None.
 
-        Raises `RemoteProtocolError` for a frame that is empty or too long,
-        before its bytes are waited for.
+        It is valid until the next call of `feed` or `get_buffer`. Raises
+        `RemoteProtocolError` for a frame that is empty or too long, before its
+        bytes are waited for.
         """
-        if len(self._buffer) < LENGTH.size:
+        held = self._stop - self._start
+
+        if held < LENGTH.size:
             return None
 
-        (size,) = LENGTH.unpack_from(self._buffer)
+        (size,) = LENGTH.unpack_from(self._buffer, self._start)
 
         if not 0 < size <= self.max_size:
             raise RemoteProtocolError(
                 f"a frame of {size} bytes; the most here is {self.max_size}"
             )
 
-        stop = LENGTH.size + size
-
-        if len(self._buffer) < stop:
+        if held < LENGTH.size + size:
             return None
 
-        with memoryview(self._buffer) as view:
-            frame = bytes(view[LENGTH.size : stop])
+        start = self._start + LENGTH.size
+        self._start = start + size
+        return memoryview(self._buffer)[start : self._start]
 
-        del self._buffer[:stop]
-        return frame
+    def shrink(self) -> None:
+        """Give back memory that a long frame took; none may be in use any more."""
+        if self._start == self._stop and len(self._buffer) > _IDLE:
+            self._buffer = bytearray()
+            self._start = self._stop = 0
+
+    def _make_room(self, size: int) -> None:
+        held = self._stop - self._start
+
+        with memoryview(self._buffer) as view:
+            view[:held] = view[self._start : self._stop]
+
+        self._start, self._stop = 0, held
+        missing = held + size - len(self._buffer)
+
+        if missing > 0:
+            self._buffer += bytes(missing)

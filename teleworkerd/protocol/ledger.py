@@ -1,34 +1,45 @@
 """Which requests are in flight on a connection, and what may answer each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from teleworkerd.protocol.errors import ProtocolError
 from teleworkerd.protocol.messages import (
-    RESPONSES,
     ErrorResponse,
+    InterleaveEnd,
+    InterleaveRequest,
+    InterleaveResponse,
     Message,
     OutputChunk,
     OutputEnd,
+    OutputGap,
     OutputRequest,
     OutputResponse,
-    Rejected,
     Request,
     Response,
 )
+from teleworkerd.protocol.roles import RESPONSES, Rejected
+from teleworkerd.protocol.types import Stream
 
 
 @dataclass(slots=True)
 class InFlight:
     """A request on its way to its final response.
 
-    `credit` and `offset` are those of an output request: the bytes that may be
-    sent now, and where the next chunk begins.
+    Of one that reads output, `credit` is how many bytes may be sent now,
+    `offsets` where the next chunk of each stream begins, and `may_skip` whether it
+    may begin later than it was asked to.
     """
 
     request: type[Message]
+    offsets: dict[Stream, int] = field(default_factory=dict)
     credit: int = 0
-    offset: int = 0
+    may_skip: bool = False
     is_open: bool = False
+
+    @property
+    def reads_output(self) -> bool:
+        """Whether chunks answer it."""
+        return self.request in (OutputRequest, InterleaveRequest)
 
 
 class Ledger:
@@ -59,8 +70,10 @@ class Ledger:
 
         in_flight = InFlight(type(request))
 
-        if isinstance(request, OutputRequest):
-            in_flight.credit, in_flight.offset = request.credit, request.offset
+        if isinstance(request, OutputRequest | InterleaveRequest):
+            in_flight.offsets = _asked(request)
+            in_flight.credit = request.credit
+            in_flight.may_skip = request.since is not None
 
         self._requests[request.id] = in_flight
 
@@ -77,36 +90,77 @@ class Ledger:
             )
 
         match response:
-            case OutputResponse():
-                self._check_offset(response, held, is_open=False)
-                held.is_open = True
+            case OutputResponse() | InterleaveResponse():
+                self._open(response, held)
             case OutputChunk():
-                self._check_offset(response, held, is_open=True)
-                self._spend(response, held)
-            case OutputEnd():
-                self._check_offset(response, held, is_open=True)
+                self._advance(response, held, response.offset + len(response.data))
+            case OutputGap():
+                self._advance(response, held, response.stop)
+            case OutputEnd() | InterleaveEnd():
+                self._check_open(response, held, is_open=True)
+                self._check_offsets(response, held)
                 del self._requests[request_id]
             case _:
                 del self._requests[request_id]
 
-    def _check_offset(
-        self,
-        response: OutputResponse | OutputChunk | OutputEnd,
-        held: InFlight,
-        *,
-        is_open: bool,
+    def _open(
+        self, response: OutputResponse | InterleaveResponse, held: InFlight
     ) -> None:
+        self._check_open(response, held, is_open=False)
+
+        offsets = _offsets(response, held)
+
+        for stream, offset in offsets.items():
+            asked = held.offsets[stream]
+
+            if offset < asked or (offset > asked and not held.may_skip):
+                raise self._misplaced(response, offset, asked)
+
+        held.offsets = offsets
+        held.is_open = True
+
+    def _advance(
+        self, response: OutputChunk | OutputGap, held: InFlight, stop: int
+    ) -> None:
+        self._check_open(response, held, is_open=True)
+        stream = response.stream or next(iter(held.offsets))
+
+        if (response.stream is None) is (len(held.offsets) > 1) or (
+            stream not in held.offsets
+        ):
+            raise self._answering(
+                f"{response.type} of {response.stream} for request {response.id}"
+            )
+
+        if response.offset != held.offsets[stream] or stop < response.offset:
+            raise self._misplaced(response, response.offset, held.offsets[stream])
+
+        if isinstance(response, OutputChunk):
+            self._spend(response, held)
+
+        held.offsets[stream] = stop
+
+    def _check_offsets(
+        self, response: OutputEnd | InterleaveEnd, held: InFlight
+    ) -> None:
+        for stream, offset in _offsets(response, held).items():
+            if offset != held.offsets[stream]:
+                raise self._misplaced(response, offset, held.offsets[stream])
+
+    def _check_open(self, response: Response, held: InFlight, *, is_open: bool) -> None:
         if held.is_open is not is_open:
             when = "after" if held.is_open else "before"
             raise self._answering(
                 f"{response.type} for request {response.id} {when} opened"
             )
 
-        if response.offset != held.offset:
-            raise self._answering(
-                f"{response.type} for request {response.id}"
-                f" at offset {response.offset}, not {held.offset}"
-            )
+    def _misplaced(
+        self, response: Response, offset: int, expected: int
+    ) -> ProtocolError:
+        return self._answering(
+            f"{response.type} for request {response.id}"
+            f" at offset {offset}, not {expected}"
+        )
 
     def _spend(self, chunk: OutputChunk, held: InFlight) -> None:
         size = len(chunk.data)
@@ -117,4 +171,20 @@ class Ledger:
             )
 
         held.credit -= size
-        held.offset += size
+
+
+def _asked(request: OutputRequest | InterleaveRequest) -> dict[Stream, int]:
+    if isinstance(request, OutputRequest):
+        return {request.stream: request.offset}
+
+    return {Stream.STDOUT: request.stdout, Stream.STDERR: request.stderr}
+
+
+def _offsets(
+    response: OutputResponse | InterleaveResponse | OutputEnd | InterleaveEnd,
+    held: InFlight,
+) -> dict[Stream, int]:
+    if isinstance(response, InterleaveResponse | InterleaveEnd):
+        return {Stream.STDOUT: response.stdout, Stream.STDERR: response.stderr}
+
+    return dict.fromkeys(held.offsets, response.offset)

@@ -1,10 +1,10 @@
-"""The messages of protocol.md, one class each, and who may send which."""
+"""The messages of protocol.md, one class each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final
 
-from teleworkerd.protocol.errors import Details, InvalidRequest, RequestError
+from teleworkerd.protocol.errors import Details, InvalidRequest
 from teleworkerd.protocol.framing import MAX_FRAME
 from teleworkerd.protocol.types import (
     MAX_LABELS,
@@ -28,6 +28,7 @@ MAX_CHUNK: Final = 256 << 10
 MAX_CREDIT: Final = 64 << 20
 MAX_REQUESTS: Final = 256
 MAX_PAGE: Final = 500
+MAX_TIMES: Final = 1024  # pairs in a chunk
 MAX_GRACE: Final = 30 * 86_400.0  # seconds
 
 RequestId = Annotated[int, Between(0, (1 << 32) - 1)]
@@ -162,11 +163,20 @@ class StopRequest(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveRequest(Request):
+    """Removes a job that has ended, with its output."""
+
+    type = "remove"
+    job: JobRef
+
+
+@dataclass(frozen=True, slots=True)
 class OutputRequest(Request):
     """Subscribes to a stream from `offset` on.
 
     Without `follow` it ends at what there is now. The server sends no more data
-    than the credit it was given.
+    than the credit it was given. Of what came before `since`, or at `until` and
+    later, nothing is sent. With `times` the chunks say when their bytes came.
     """
 
     type = "output"
@@ -175,6 +185,24 @@ class OutputRequest(Request):
     offset: Offset = 0
     follow: bool = False
     credit: Credits = 0
+    since: Nanoseconds | None = None
+    until: Nanoseconds | None = None
+    times: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InterleaveRequest(Request):
+    """Subscribes to both streams, from these offsets, in the order of their bytes."""
+
+    type = "interleave"
+    job: JobRef
+    stdout: Offset = 0
+    stderr: Offset = 0
+    follow: bool = False
+    credit: Credits = 0
+    since: Nanoseconds | None = None
+    until: Nanoseconds | None = None
+    times: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,13 +244,17 @@ class ConnectionLimits:
 
 @dataclass(frozen=True, slots=True)
 class ServerHello(Message):
-    """The first message on a connection; `name` is the CN that the server saw."""
+    """The first message on a connection.
+
+    `name` is the CN that the server saw, `time` what its clock shows.
+    """
 
     type = "hello"
     versions: Annotated[tuple[int, ...], AtMost(16)]
     server: Word
     name: Word
     limits: ConnectionLimits = ConnectionLimits()
+    time: Nanoseconds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +304,7 @@ class ListResponse(Response):
 
 @dataclass(frozen=True, slots=True)
 class DoneResponse(Response):
-    """Kill and stop were passed on, or the job had ended already."""
+    """Kill and stop were passed on, or the job had ended; or it was removed."""
 
     type = "done"
     job: JobRef
@@ -281,7 +313,10 @@ class DoneResponse(Response):
 
 @dataclass(frozen=True, slots=True)
 class OutputResponse(Response):
-    """The subscription stands; chunks follow, and at last one `OutputEnd`."""
+    """The subscription stands; chunks follow, and at last one `OutputEnd`.
+
+    `offset` is where it begins: as asked, or later because of `since`.
+    """
 
     type = "opened"
     job: JobRef
@@ -289,12 +324,37 @@ class OutputResponse(Response):
 
 
 @dataclass(frozen=True, slots=True)
+class InterleaveResponse(Response):
+    """What `OutputResponse` is, for both streams; at last comes `InterleaveEnd`."""
+
+    type = "interleaving"
+    job: JobRef
+    stdout: Offset
+    stderr: Offset
+
+
+@dataclass(frozen=True, slots=True)
 class OutputChunk(Response):
-    """A run of output bytes; `offset` is that of the first."""
+    """A run of output bytes; `offset` is that of the first.
+
+    `stream` is there where both were asked for. `times` as in `Chunk`.
+    """
 
     type = "chunk"
     offset: Offset
     data: Annotated[bytes, AtMost(MAX_CHUNK)]
+    stream: Stream | None = None
+    times: Annotated[tuple[Offset, ...], AtMost(2 * MAX_TIMES)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutputGap(Response):
+    """Bytes `offset` up to `stop` were dropped; costs no credit."""
+
+    type = "gap"
+    offset: Offset
+    stop: Offset
+    stream: Stream | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,11 +363,22 @@ class OutputEnd(Response):
 
     `complete` means that the job has ended and `offset` is all that it wrote;
     then `status` is its last status. Otherwise the subscription ended where it
-    was asked to: at the present, or at a cancel.
+    was asked to: at the present, at `until`, or at a cancel.
     """
 
     type = "end"
     offset: Offset
+    complete: bool
+    status: JobStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InterleaveEnd(Response):
+    """What `OutputEnd` is, for both streams."""
+
+    type = "interleaved"
+    stdout: Offset
+    stderr: Offset
     complete: bool
     status: JobStatus | None = None
 
@@ -325,58 +396,3 @@ class InfoResponse(Response):
     jobs: Annotated[Mapping[Word, int], AtMost(16)]
     connections: int
     load: Annotated[tuple[float, ...], AtMost(3)]
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected(Message):
-    """A request that was well formed but asks for what cannot be; never sent."""
-
-    type = "rejected"
-    id: RequestId
-    error: RequestError
-
-
-RESPONSES: Final[Mapping[type[Message], tuple[type[Message], ...]]] = {
-    RunRequest: (RunResponse,),
-    StatusRequest: (StatusResponse,),
-    WaitRequest: (StatusResponse,),
-    ListRequest: (ListResponse,),
-    KillRequest: (DoneResponse,),
-    StopRequest: (DoneResponse,),
-    OutputRequest: (OutputResponse, OutputChunk, OutputEnd),
-    InfoRequest: (InfoResponse,),
-    Rejected: (),
-}
-"""What may answer a request, besides an `ErrorResponse`."""
-
-CLIENT_MESSAGES: Final[tuple[type[Message], ...]] = (
-    ClientHello,
-    RunRequest,
-    StatusRequest,
-    WaitRequest,
-    ListRequest,
-    KillRequest,
-    StopRequest,
-    OutputRequest,
-    InfoRequest,
-    Credit,
-    Cancel,
-    Ping,
-    Pong,
-)
-
-SERVER_MESSAGES: Final[tuple[type[Message], ...]] = (
-    ServerHello,
-    Goaway,
-    ErrorResponse,
-    RunResponse,
-    StatusResponse,
-    ListResponse,
-    DoneResponse,
-    OutputResponse,
-    OutputChunk,
-    OutputEnd,
-    InfoResponse,
-    Ping,
-    Pong,
-)

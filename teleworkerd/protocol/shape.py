@@ -37,7 +37,7 @@ def _size(first: int) -> int:
 _SIZES: Final = bytes(map(_size, range(256)))
 
 
-def check_shape(frame: bytes) -> None:
+def check_shape(frame: bytes | memoryview) -> None:
     """Check that *frame* is one msgpack value of a bounded shape.
 
     Raises `RemoteProtocolError` for a value that is cut short or followed by
@@ -70,7 +70,7 @@ def check_shape(frame: bytes) -> None:
     raise _bad("cut short" if position >= end else f"more than {MAX_VALUES} values")
 
 
-def _enter(frame: bytes, position: int, waiting: list[int]) -> int:
+def _enter(frame: bytes | memoryview, position: int, waiting: list[int]) -> int:
     """Pass a string's bytes or a container's head; return where the next begins."""
     first = frame[position]
 

@@ -56,6 +56,42 @@ class Stream(StrEnum):
     STDERR = "stderr"
 
 
+class OnFull(StrEnum):
+    """What happens to a job's output when a limit on it is reached."""
+
+    BLOCK = "block"  # nothing is taken until there is room: the job waits
+    DROP = "drop"  # it is thrown away, and readers are told of the gap
+    KILL = "kill"  # the job is ended
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of output bytes and the offset of the first in its stream.
+
+    `times` are pairs, one after the other: an offset in the stream, and when the
+    bytes from there on came (`Nanoseconds`). They are there if asked for.
+    """
+
+    stream: Stream
+    offset: int
+    data: bytes
+    times: tuple[int, ...] = ()
+
+    @property
+    def stop(self) -> int:
+        """The offset after the last byte."""
+        return self.offset + len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes *offset* up to *stop* of a stream, which were dropped."""
+
+    stream: Stream
+    offset: int
+    stop: int
+
+
 class JobState(StrEnum):
     """Where a job is; `teleworkerd.jobs.state` says how it gets there."""
 
@@ -85,6 +121,7 @@ class Reason(StrEnum):
     SIGNALED = "signaled"
     OOM = "oom"
     TIMEOUT = "timeout"
+    OUTPUT = "output_limit"  # reached, and it was to be killed for that
     KILLED = "killed"
     SHUTDOWN = "shutdown"
     LAUNCH = "launch"
@@ -155,7 +192,9 @@ class JobSpec:
     `command` is run directly, without a shell. `env` is added to the clean
     environment that the daemon gives every job. `workdir` None means the home
     of the job's account. `timeout` is in seconds from the start of the command.
-    Raises `InvalidRequest` for what no kernel would run.
+    With `merge` stderr is the same pipe as stdout. `output_limit` bounds the bytes
+    kept of both streams together, `on_full` says what happens then; None leaves
+    both to the server. Raises `InvalidRequest` for what no kernel would run.
     """
 
     command: Annotated[tuple[Bytes, ...], AtMost(MAX_ARGUMENTS)]
@@ -169,6 +208,9 @@ class JobSpec:
         default_factory=dict
     )
     timeout: float | None = None
+    merge: bool = False
+    output_limit: Offset | None = None
+    on_full: OnFull | None = None
 
     def __post_init__(self) -> None:
         if not self.command or not self.command[0]:
@@ -189,6 +231,11 @@ class JobSpec:
             raise InvalidRequest(
                 f"name {self.name!r} is not valid; use 1 to 64 of A-Z a-z 0-9 _ . -"
                 " and begin with a letter or digit"
+            )
+
+        if self.output_limit is not None and self.output_limit < 0:
+            raise InvalidRequest(
+                f"output_limit {self.output_limit} is negative; give a number of bytes"
             )
 
         if self.timeout is not None and not (
@@ -269,12 +316,15 @@ class Usage:
 class StreamStatus:
     """How much of a stream there is: offsets `first_offset` up to `end`.
 
-    `end` counts every byte that the job has written so far.
+    `end` counts every byte that the job has written so far, `dropped` those of
+    them that were not kept. `sha256` is that of the kept ones, in order, once the
+    job has ended.
     """
 
     first_offset: Offset = 0
     end: Offset = 0
     sha256: Annotated[bytes, AtMost(32)] | None = None
+    dropped: Offset = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +334,8 @@ class JobStatus:
     `exit_code` is what a shell would report: the process's own code, 128 + n
     when signal n ended it, 124 when its time-out did; None where there is none.
     `truncated` means that what came out of its pipes last could not be waited for,
-    because a process outside the job held them.
+    because a process outside the job held them. `held_up` says why output is not
+    taken at this moment, while it is not.
     """
 
     id: Word
@@ -315,3 +366,7 @@ class JobStatus:
     usage: Usage = Usage()
     stdout: StreamStatus = StreamStatus()
     stderr: StreamStatus = StreamStatus()
+    merge: bool = False
+    output_limit: Offset | None = None
+    on_full: OnFull | None = None
+    held_up: Text | None = None

@@ -11,12 +11,14 @@ import sys
 import uvloop
 
 from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.protocol.memory import expect_chunks
 from teleworkerd.server.app import serve
 
 
 def main() -> int:
     """Serve until the keeper says otherwise; return the exit status."""
     channel, *listeners = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
+    expect_chunks()
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -8,6 +8,7 @@ from functools import partial
 from teleworkerd.config import Config
 from teleworkerd.executors.keeper_link import KeeperLink
 from teleworkerd.jobs.manager import JobManager
+from teleworkerd.jobs.retention import Retention
 from teleworkerd.log import set_up
 from teleworkerd.protocol.errors import Unavailable
 from teleworkerd.server.dispatch import Dispatcher
@@ -85,30 +86,40 @@ async def serve(channel: socket.socket, listeners: list[socket.socket]) -> None:
     try:
         manager = JobManager(executor=link.executor, store=store, config=config)
         await manager.load()
+        retention = Retention(manager, config.retention)
         service = Service(
             manager, welcome.cgroups, welcome.limits, lambda: len(sessions)
         )
         sessions = SessionRegistry(config, Dispatcher(service))
         listener = Listener(listeners, context, sessions.create, config.server)
-        link.reloaded = partial(_reload, manager, sessions, listener)
+        link.reloaded = partial(_reload, manager, retention, sessions, listener)
         listener.start()
         link.ready()
+        removing = asyncio.create_task(retention.run())
         await link.over.wait()
+        removing.cancel()
+        await asyncio.gather(removing, return_exceptions=True)
         await listener.close()
 
         if not link.gone.is_set():
             await _end_jobs(manager, link)
 
         await sessions.close("the server is shutting down")
+        manager.close()
     finally:
         await store.close()
 
 
 def _reload(
-    manager: JobManager, sessions: SessionRegistry, listener: Listener, config: Config
+    manager: JobManager,
+    retention: Retention,
+    sessions: SessionRegistry,
+    listener: Listener,
+    config: Config,
 ) -> None:
     set_up(level=config.daemon.log_level, form=config.daemon.log_format)
     manager.configure(config)
+    retention.configure(config.retention)
     sessions.configure(config)
 
     try:

@@ -8,21 +8,28 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from teleworkerd import __version__
+from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
+from teleworkerd.output.subscription import Piece, Reading
 from teleworkerd.protocol.codec import dump_record
 from teleworkerd.protocol.framing import MAX_FRAME
 from teleworkerd.protocol.messages import (
     DoneResponse,
     InfoRequest,
     InfoResponse,
+    InterleaveEnd,
+    InterleaveRequest,
+    InterleaveResponse,
     KillRequest,
     ListRequest,
     ListResponse,
     Message,
     OutputChunk,
     OutputEnd,
+    OutputGap,
     OutputRequest,
     OutputResponse,
+    RemoveRequest,
     Request,
     RunRequest,
     RunResponse,
@@ -32,7 +39,7 @@ from teleworkerd.protocol.messages import (
     WaitRequest,
 )
 from teleworkerd.protocol.shape import MAX_VALUES
-from teleworkerd.protocol.types import JobStatus
+from teleworkerd.protocol.types import Gap, JobStatus, Stream
 from teleworkerd.server.session import Session
 
 
@@ -114,7 +121,7 @@ async def kill(service: Service, call: Call, request: KillRequest) -> Message:
     """Send a signal to a job."""
     job = service.manager.get(request.job, owner=call.owner)
 
-    if job.is_over:
+    if job.has_exited:
         return DoneResponse(call.id, job.id, already_ended=True)
 
     service.manager.signal(job, request.signal, tree=request.tree)
@@ -125,10 +132,17 @@ async def stop(service: Service, call: Call, request: StopRequest) -> Message:
     """Begin to end a job."""
     job = service.manager.get(request.job, owner=call.owner)
 
-    if job.is_over:
+    if job.has_exited:
         return DoneResponse(call.id, job.id, already_ended=True)
 
     service.manager.stop(job, grace=request.grace)
+    return DoneResponse(call.id, job.id)
+
+
+async def remove(service: Service, call: Call, request: RemoveRequest) -> Message:
+    """Remove a job that has ended."""
+    job = service.manager.get(request.job, owner=call.owner)
+    await service.manager.remove(job)
     return DoneResponse(call.id, job.id)
 
 
@@ -137,27 +151,85 @@ async def output(service: Service, call: Call, request: OutputRequest) -> Messag
     job = service.manager.get(request.job, owner=call.owner)
 
     with job.subscribe(
-        request.stream, offset=request.offset, follow=request.follow
-    ) as subscription:
-        await call.session.send(OutputResponse(call.id, job.id, request.offset))
+        {request.stream: request.offset},
+        follow=request.follow,
+        since=request.since,
+        until=request.until,
+        times=request.times,
+    ) as reading:
+        opened = OutputResponse(call.id, job.id, reading.offsets[request.stream])
+        await call.session.send(opened)
+        complete = await _pump(call, reading) and _has_all(job, reading)
+        status = job.status if complete else None
+        offset = reading.offsets[request.stream]
+        return OutputEnd(call.id, offset, complete=complete, status=status)
 
-        try:
-            while await subscription.ready():
-                chunk = subscription.take(await call.session.credit(call.id))
-                await call.session.send(OutputChunk(call.id, chunk.offset, chunk.data))
-        except asyncio.CancelledError:
-            if call.session.is_lost:
-                raise
 
-            # By the client, whose request ends here and not in an error.
-            return OutputEnd(call.id, subscription.offset, complete=False)
+async def interleave(
+    service: Service, call: Call, request: InterleaveRequest
+) -> Message:
+    """Send both streams in order, as far as the client gives credit."""
+    job = service.manager.get(request.job, owner=call.owner)
 
-    complete = job.is_over and subscription.offset == job.size(request.stream)
-    return OutputEnd(
-        call.id,
-        subscription.offset,
-        complete=complete,
-        status=job.status if complete else None,
+    with job.subscribe(
+        {Stream.STDOUT: request.stdout, Stream.STDERR: request.stderr},
+        follow=request.follow,
+        since=request.since,
+        until=request.until,
+        times=request.times,
+    ) as reading:
+        offsets = reading.offsets
+        await call.session.send(
+            InterleaveResponse(
+                call.id, job.id, offsets[Stream.STDOUT], offsets[Stream.STDERR]
+            )
+        )
+        complete = await _pump(call, reading, tell=True) and _has_all(job, reading)
+        offsets = reading.offsets
+        return InterleaveEnd(
+            call.id,
+            offsets[Stream.STDOUT],
+            offsets[Stream.STDERR],
+            complete=complete,
+            status=job.status if complete else None,
+        )
+
+
+async def _pump(call: Call, reading: Reading, *, tell: bool = False) -> bool:
+    """Send what *reading* gives; return whether it came to its end.
+
+    *tell* the stream of each piece.
+    """
+    session = call.session
+
+    try:
+        while await reading.ready():
+            piece = reading.take(await session.credit(call.id))
+
+            if piece is not None:
+                await session.send(_message(call.id, piece, tell=tell))
+    except asyncio.CancelledError:
+        if session.is_lost:
+            raise
+
+        # By the client, whose request ends here and not in an error.
+        return False
+
+    return True
+
+
+def _message(request_id: int, piece: Piece, *, tell: bool) -> Message:
+    stream = piece.stream if tell else None
+
+    if isinstance(piece, Gap):
+        return OutputGap(request_id, piece.offset, piece.stop, stream)
+
+    return OutputChunk(request_id, piece.offset, piece.data, stream, piece.times)
+
+
+def _has_all(job: Job, reading: Reading) -> bool:
+    return job.is_over and all(
+        offset == job.size(stream) for stream, offset in reading.offsets.items()
     )
 
 
@@ -183,6 +255,8 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     ListRequest: list_jobs,
     KillRequest: kill,
     StopRequest: stop,
+    RemoveRequest: remove,
     OutputRequest: output,
+    InterleaveRequest: interleave,
     InfoRequest: info,
 }

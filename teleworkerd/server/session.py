@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, cast
 
@@ -27,9 +28,9 @@ from teleworkerd.protocol.messages import (
     Goaway,
     Message,
     Ping,
-    Rejected,
     Request,
 )
+from teleworkerd.protocol.roles import Rejected
 from teleworkerd.server.auth import Principal, authenticate
 
 
@@ -101,7 +102,9 @@ class Session(asyncio.Protocol):
             self._refuse(error)
             return
 
-        self._connection = ServerConnection(name=self.principal.name, server=SOFTWARE)
+        self._connection = ServerConnection(
+            name=self.principal.name, server=SOFTWARE, time=time.time_ns()
+        )
         self._flush()
         self._later(self._config.server.hello_timeout, self._hello_missing)
 

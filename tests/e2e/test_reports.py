@@ -66,8 +66,8 @@ def test_status_of_a_running_job(alice: Twctl) -> None:
         [None] * 5
     )
     assert status["output"] == {
-        "stdout": {"bytes": 6, "first_offset": 0, "sha256": None},
-        "stderr": {"bytes": 0, "first_offset": 0, "sha256": None},
+        "stdout": {"bytes": 6, "first_offset": 0, "sha256": None, "dropped": 0},
+        "stderr": {"bytes": 0, "first_offset": 0, "sha256": None, "dropped": 0},
     }
     assert set(status["usage"]) >= USAGE
     alice("kill", job)

@@ -1,139 +1,44 @@
-"""The executor over its channel, with the test in the keeper's place."""
+"""The executor over its channel: starts, kept jobs, what is told of both."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from teleworkerd.config import Config, DaemonConfig
-from teleworkerd.execution import ExitRecord, JobIdentity, Launched, LaunchError
-from teleworkerd.executors import keeper_link
-from teleworkerd.executors.keeper_link import KeeperGone, KeeperLink
-from teleworkerd.executors.local import MAX_LAUNCHING, LocalExecutor
+from teleworkerd.execution import LaunchError
+from teleworkerd.executors.keeper_link import KeeperLink
+from teleworkerd.executors.local import MAX_LAUNCHING
 from teleworkerd.jobdir import JobDirectory
-from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import (
-    FROM_SERVER,
     JobExited,
     JobFailed,
+    JobGone,
     JobLaunched,
-    KeptJob,
-    KeptJobs,
     Launch,
+    OutputDropped,
     OutputGrown,
+    OutputHeldUp,
     Ready,
-    Reload,
     Shutdown,
     SignalJob,
     StopJob,
     Welcome,
 )
+from teleworkerd.output.gaps import pack_gap
 from teleworkerd.protocol.errors import Unavailable
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import LaunchFailure, LaunchStage, Reason
+from teleworkerd.protocol.types import (
+    Gap,
+    LaunchFailure,
+    LaunchStage,
+    Reason,
+    Stream,
+)
+from tests.executors.keeper import Peer, Sink, job
 from tests.fakes import DEADLINE, EXITED, LAUNCHED, TRUE
 
 
 FAILURE = LaunchFailure(LaunchStage.EXEC, 2, "no such program")
-
-
-def job(number: int = 1) -> JobIdentity:
-    """Return an identity."""
-    return JobIdentity(f"job{number}", "alice", f"request{number}", 1)
-
-
-class Sink:
-    """Writes down what it hears."""
-
-    def __init__(self) -> None:
-        self.heard: list[object] = []
-
-    def launched(self, launched: Launched) -> None:
-        """Note it."""
-        self.heard.append(launched)
-
-    def output_grown(self, stdout: int, stderr: int) -> None:
-        """Note it."""
-        self.heard.append((stdout, stderr))
-
-    def exited(self, record: ExitRecord) -> None:
-        """Note it."""
-        self.heard.append(record)
-
-    def vanished(self, message: str) -> None:
-        """Note it."""
-        self.heard.append(message)
-
-
-class Peer:
-    """The keeper's end: what has come, and the means to answer."""
-
-    def __init__(self) -> None:
-        self.messages: asyncio.Queue[Message | None] = asyncio.Queue()
-        self.channel = Channel(
-            FROM_SERVER,
-            received=self.messages.put_nowait,
-            closed=lambda: self.messages.put_nowait(None),
-        )
-
-    async def next(self) -> Message | None:
-        """Return the next message; None at the end."""
-        return await asyncio.wait_for(self.messages.get(), DEADLINE)
-
-    def say(self, *messages: Message) -> None:
-        """Send *messages*."""
-        for message in messages:
-            self.channel.send(message)
-
-
-@pytest_asyncio.fixture
-async def sockets() -> AsyncIterator[tuple[socket.socket, socket.socket]]:
-    """A socket pair; its ends are closed by who takes them."""
-    ours, theirs = socket.socketpair()
-    yield ours, theirs
-    ours.close()
-    theirs.close()
-
-
-@pytest_asyncio.fixture
-async def peer(
-    sockets: tuple[socket.socket, socket.socket],
-) -> AsyncIterator[Peer]:
-    """The keeper's end, connected."""
-    peer = Peer()
-    await peer.channel.open(sockets[1])
-    yield peer
-    peer.channel.close()
-
-
-@pytest.fixture
-def welcome(tmp_path: Path) -> Welcome:
-    """What the keeper says first: one job runs already."""
-    config = Config(DaemonConfig(state_dir=str(tmp_path)))
-    config.jobs_dir.mkdir()
-    return Welcome(
-        config=config,
-        cgroups="none",
-        limits={},
-        jobs=(KeptJob("kept", LAUNCHED, 10, 20),),
-    )
-
-
-@pytest_asyncio.fixture
-async def link(
-    sockets: tuple[socket.socket, socket.socket], peer: Peer, welcome: Welcome
-) -> AsyncIterator[KeeperLink]:
-    """The server's end, welcomed."""
-    link = KeeperLink()
-    peer.say(KeptJobs((KeptJob("other", LAUNCHED, 1, 2),)), welcome)
-    assert await link.welcome(sockets[0]) == welcome
-    yield link
-    link.close()
-    # Both ends say so before the sockets are closed under them.
-    await asyncio.wait_for(link.over.wait(), DEADLINE)
+NOT_HELD_UP = ("held up", None)
 
 
 async def test_start(link: KeeperLink, peer: Peer) -> None:
@@ -263,10 +168,74 @@ async def test_attach_running(link: KeeperLink, peer: Peer) -> None:
     link.executor.received(OutputGrown("kept", 31, 40))
     link.executor.received(JobExited("kept", EXITED))
 
-    assert sink.heard == [LAUNCHED, (30, 40), (31, 40), EXITED]
+    assert sink.heard == [LAUNCHED, (30, 40), NOT_HELD_UP, (31, 40), EXITED]
     assert execution is not None
     execution.signal(9, tree=True)
     assert await peer.next() == SignalJob("kept", 9, tree=True)
+
+
+async def test_gaps_of_a_running_job(link: KeeperLink, welcome: Welcome) -> None:
+    """What an earlier server was told of gaps stands in a file, up to the told end.
+
+    Beyond that the file may say more than is going to be dropped.
+    """
+    directory = JobDirectory(welcome.config.jobs_dir / "kept")
+    directory.create()
+    gaps = [Gap(Stream.STDOUT, 5, 10), Gap(Stream.STDERR, 35, 60)]
+    directory.gaps.write_bytes(b"".join(map(pack_gap, gaps)))
+    link.executor.received(OutputGrown("kept", 30, 40))
+    sink = Sink()
+    link.executor.attach("kept", sink)
+
+    assert sink.heard == [
+        LAUNCHED,
+        Gap(Stream.STDOUT, 5, 10),
+        Gap(Stream.STDERR, 35, 40),
+        (30, 40),
+        NOT_HELD_UP,
+    ]
+
+
+async def test_news_of_output(link: KeeperLink, peer: Peer) -> None:
+    """What was dropped, what there is and why it is held up comes in its order."""
+    sink = Sink()
+    start = asyncio.create_task(link.executor.start(job(), TRUE, sink))
+    await peer.next()
+    peer.say(
+        JobLaunched("job1", LAUNCHED),
+        OutputDropped("job1", Stream.STDERR, 5, 9),
+        OutputGrown("job1", 1, 9),
+        OutputHeldUp("job1", "the disk is full"),
+        OutputHeldUp("job1"),
+        Shutdown(),
+    )
+    await asyncio.wait_for(start, DEADLINE)
+    await asyncio.wait_for(link.over.wait(), DEADLINE)
+
+    assert sink.heard == [
+        LAUNCHED,
+        Gap(Stream.STDERR, 5, 9),
+        (1, 9),
+        ("held up", "the disk is full"),
+        NOT_HELD_UP,
+    ]
+
+
+def test_attach_held_up(link: KeeperLink) -> None:
+    """A kept job that is held up is found so; its gaps stand in its directory."""
+    link.executor.received(OutputDropped("kept", Stream.STDOUT, 10, 20))
+    link.executor.received(OutputGrown("kept", 20, 20))
+    link.executor.received(OutputHeldUp("kept", "the disk is full"))
+    sink = Sink()
+    link.executor.attach("kept", sink)
+    link.executor.received(OutputDropped("kept", Stream.STDOUT, 20, 30))
+
+    assert sink.heard == [
+        LAUNCHED,
+        (20, 20),
+        ("held up", "the disk is full"),
+        Gap(Stream.STDOUT, 20, 30),
+    ]
 
 
 async def test_attach_launched_meanwhile(link: KeeperLink) -> None:
@@ -276,13 +245,17 @@ async def test_attach_launched_meanwhile(link: KeeperLink) -> None:
     sink = Sink()
 
     assert link.executor.attach("late", sink) is not None
-    assert sink.heard == [LAUNCHED, (3, 4)]
+    assert sink.heard == [LAUNCHED, (3, 4), NOT_HELD_UP]
 
 
 def test_strangers_are_passed_over(link: KeeperLink) -> None:
     """What is said of jobs that nobody asked for yet harms nothing."""
     link.executor.received(JobFailed("stranger", FAILURE))
     link.executor.received(OutputGrown("stranger", 1, 2))
+    link.executor.received(OutputDropped("stranger", Stream.STDOUT, 1, 2))
+    link.executor.received(OutputHeldUp("stranger", "why"))
+    link.executor.received(JobGone("stranger"))
+    link.executor.received(JobGone("stranger", "why"))
     link.executor.received(JobExited("stranger", EXITED))
 
     with pytest.raises(AssertionError):
@@ -316,79 +289,4 @@ async def test_kept_before_the_welcome(link: KeeperLink) -> None:
     sink = Sink()
 
     assert link.executor.attach("other", sink) is not None
-    assert sink.heard == [LAUNCHED, (1, 2)]
-
-
-async def test_reload(link: KeeperLink, peer: Peer, welcome: Welcome) -> None:
-    """A new configuration goes to who wants it."""
-    found: asyncio.Queue[Config] = asyncio.Queue()
-    link.reloaded = found.put_nowait
-    peer.say(Reload(welcome.config))
-
-    assert await asyncio.wait_for(found.get(), DEADLINE) == welcome.config
-
-
-async def test_reload_that_nobody_wants(link: KeeperLink, peer: Peer) -> None:
-    """A new configuration that comes too early is passed over."""
-    peer.say(Reload(Config()), Shutdown())
-    await asyncio.wait_for(link.over.wait(), DEADLINE)
-
-    assert not link.gone.is_set()
-
-
-async def test_ready(link: KeeperLink, peer: Peer) -> None:
-    """The keeper is told that clients may come."""
-    link.ready()
-
-    assert await peer.next() == Ready()
-
-
-async def test_keeper_that_never_was(
-    sockets: tuple[socket.socket, socket.socket],
-) -> None:
-    """A keeper that ends before its welcome is an error at once."""
-    sockets[1].close()
-    link = KeeperLink()
-
-    with pytest.raises(KeeperGone):
-        await asyncio.wait_for(link.welcome(sockets[0]), DEADLINE)
-
-
-async def test_keeper_that_says_nothing(
-    sockets: tuple[socket.socket, socket.socket],
-    peer: Peer,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """A keeper that hangs is given up, in order."""
-    monkeypatch.setattr(keeper_link, "WELCOME_TIMEOUT", 0.01)
-    link = KeeperLink()
-
-    with pytest.raises(KeeperGone, match="said nothing"):
-        await link.welcome(sockets[0])
-
-    link.close()
-    assert await peer.next() is None
-    await asyncio.wait_for(link.over.wait(), DEADLINE)
-    assert caplog.text == ""
-
-
-async def test_late_welcome(
-    sockets: tuple[socket.socket, socket.socket],
-    peer: Peer,
-    welcome: Welcome,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A welcome that comes too late harms nothing."""
-    monkeypatch.setattr(keeper_link, "WELCOME_TIMEOUT", 0.01)
-    link = KeeperLink()
-
-    with pytest.raises(KeeperGone):
-        await link.welcome(sockets[0])
-
-    peer.say(welcome, Shutdown())
-    await asyncio.wait_for(link.over.wait(), DEADLINE)
-
-    assert isinstance(link.executor, LocalExecutor)
-    link.close()
-    assert await peer.next() is None
+    assert sink.heard == [LAUNCHED, (1, 2), NOT_HELD_UP]

@@ -35,8 +35,9 @@ async def store(config: Config) -> AsyncIterator[JobStore]:
 @pytest_asyncio.fixture
 async def manager(
     config: Config, executor: FakeExecutor, store: JobStore
-) -> JobManager:
+) -> AsyncIterator[JobManager]:
     """A manager without jobs."""
     manager = JobManager(executor=executor, store=store, config=config, now=Clock())
     await manager.load()
-    return manager
+    yield manager
+    manager.close()

@@ -6,12 +6,20 @@ from dataclasses import replace
 import pytest
 
 from teleworkerd.config import Config
-from teleworkerd.jobdir import JobDirectory
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.errors import Unavailable
-from teleworkerd.protocol.types import JobState, Reason, Stream
+from teleworkerd.protocol.types import JobState, Reason, Stream, StreamStatus
 from teleworkerd.store import JobRecord, JobStore
-from tests.fakes import DEADLINE, EXITED, LAUNCHED, TRUE, FakeExecutor, record_of
+from tests.fakes import (
+    DEADLINE,
+    EXITED,
+    LAUNCHED,
+    TRUE,
+    UNSEALED,
+    FakeExecutor,
+    record_of,
+)
+from tests.output.readers import runs_of
 
 
 async def test_kill(manager: JobManager, executor: FakeExecutor) -> None:
@@ -130,19 +138,24 @@ async def test_load(
         "exited, was stopping": stored(6, JobState.STOPPING, started_at=5),
         "vanished": stored(7, JobState.RUNNING, started_at=5),
         "vanished, was starting": stored(8, JobState.STARTING),
-        "over": stored(9, JobState.FINISHED, started_at=5, exit_code=7),
+        "over": stored(
+            9,
+            JobState.FINISHED,
+            started_at=5,
+            exit_code=7,
+            stdout=StreamStatus(end=4),
+        ),
     }
 
     for kind, record in records.items():
         await store.save(record)
-        directory = JobDirectory(config.jobs_dir / record.status.id)
-        directory.create()
-        directory.spool(Stream.STDOUT).write_bytes(b"kept")
+        executor.output(record.status.id).write(b"kept")
+        executor.output(record.status.id).record()
 
         if kind.startswith("known"):
             executor.known[record.status.id] = LAUNCHED
         elif kind.startswith("exited"):
-            executor.exits[record.status.id] = replace(EXITED, stdout=4)
+            executor.exits[record.status.id] = replace(UNSEALED, stdout=4)
 
     later = JobManager(executor=executor, store=store, config=config)
     await later.load()
@@ -150,6 +163,10 @@ async def test_load(
         kind: later.get(record.status.id, owner="alice")
         for kind, record in records.items()
     }
+
+    for kind, job in jobs.items():
+        if not kind.startswith("known"):
+            await asyncio.wait_for(job.wait(), DEADLINE)
 
     assert {kind: str(job.status.state) for kind, job in jobs.items()} == {
         "known": "running",
@@ -205,13 +222,10 @@ async def test_output_of_an_ended_job(
     await later.load()
 
     for each in (job, later.get(job.id, owner="alice")):
-        found = b""
+        with each.subscribe({Stream.STDOUT: 0}) as reader:
+            assert await runs_of(reader) == [(Stream.STDOUT, b"x" * 5000)]
 
-        with each.subscribe(Stream.STDOUT, offset=0, follow=True) as reader:
-            while await asyncio.wait_for(reader.ready(), DEADLINE):
-                found += reader.take(4096).data
-
-        assert found == b"x" * 5000
+        assert each.status == job.status
         assert each.status.stderr.end == 3
 
 

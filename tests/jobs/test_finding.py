@@ -111,7 +111,6 @@ async def test_name_that_is_anothers_id(manager: JobManager) -> None:
         ({"labels": {"no": ""}}, []),
         ({"before": IDS[2]}, [1, 0]),
         ({"before": IDS[0]}, []),
-        ({"before": "unknown"}, []),
         ({"before": IDS[3], "labels": {"odd": "1"}}, [1]),
     ],
 )
@@ -122,6 +121,34 @@ def test_list(
     jobs = manager.list(owner="alice", **filters)  # type: ignore[arg-type]  # one set of arguments each
 
     assert [job.id for job in jobs] == [IDS[number] for number in found]
+
+
+@pytest.mark.parametrize("before", ["unknown", IDS[0][:8], IDS[3].replace("1", "a")])
+def test_list_after_what_is_gone(manager: JobManager, before: str) -> None:
+    """A page that was to follow a job which is no more is an error, not the end."""
+    with pytest.raises(JobNotFound, match="list again") as caught:
+        list(manager.list(owner="alice", before=before))
+
+    assert caught.value.details == {"job": before}
+
+
+def test_list_after_anothers_job(manager: JobManager) -> None:
+    """Somebody else's job is not there to go on after."""
+    with pytest.raises(JobNotFound, match="was removed"):
+        list(manager.list(owner="bob", before=IDS[0]))
+
+
+async def test_list_after_a_removal(manager: JobManager) -> None:
+    """Between two pages their border is removed: the client is told to begin anew."""
+    page = manager.list(owner="alice")
+    newest = [next(page).id for _ in range(4)]
+    await manager.remove(manager.get(newest[-1], owner="alice"))
+
+    with pytest.raises(JobNotFound):
+        list(manager.list(owner="alice", before=newest[-1]))
+
+    rest = manager.list(owner="alice", before=newest[1])
+    assert [job.id for job in rest] == [newest[2]]
 
 
 def test_pages_make_the_whole(manager: JobManager) -> None:

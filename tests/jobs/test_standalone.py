@@ -15,7 +15,7 @@ from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.jobs.standalone import open_jobs
 from teleworkerd.protocol.errors import LaunchFailed, Unavailable
-from teleworkerd.protocol.types import JobSpec, JobState, Reason, Stream
+from teleworkerd.protocol.types import Chunk, JobSpec, JobState, Reason, Stream
 from teleworkerd.store import StoreError
 from tests.fakes import DEADLINE
 
@@ -72,9 +72,11 @@ async def read(job: Job, stream: Stream = Stream.STDOUT, *, lines: int = -1) -> 
     found = b""
 
     async with asyncio.timeout(DEADLINE):
-        with job.subscribe(stream, offset=0, follow=True) as reader:
+        with job.subscribe({stream: 0}) as reader:
             while found.count(b"\n") != lines and await reader.ready():
-                found += reader.take(1 << 20).data
+                piece = reader.take(1 << 20)
+                assert isinstance(piece, Chunk)
+                found += piece.data
 
     return found
 
@@ -171,6 +173,8 @@ async def test_error_in_the_block(config: Config) -> None:
 
     async with open_jobs(config) as manager:
         (status,) = manager.list(owner="me")
+        job = manager.get(status.id, owner="me")
+        status = await asyncio.wait_for(job.wait(), DEADLINE)
         assert status.reason is Reason.SHUTDOWN
 
 

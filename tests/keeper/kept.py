@@ -22,9 +22,12 @@ from teleworkerd.keeper.messages import (
     FROM_KEEPER,
     JobExited,
     JobFailed,
+    JobGone,
     JobLaunched,
     Launch,
     OutputGrown,
+    OutputHeldUp,
+    RemoveJob,
     Welcome,
 )
 from teleworkerd.protocol.codec import decode, encode
@@ -72,46 +75,6 @@ def is_alive(pid: int) -> bool:
         return False
 
     return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
-
-
-# A keeper that outlives its servers: each connects to a listening socket.
-LASTING: Final = """
-import asyncio, json, signal, socket, sys
-{change}
-from teleworkerd.cgroups.detect import detect
-from teleworkerd.config import parse
-from teleworkerd.keeper.keeper import Keeper, use_pidfds
-from teleworkerd.keeper.state_dir import StateDirectory
-from teleworkerd.log import set_up
-
-async def keep(listener, config):
-    loop = asyncio.get_running_loop()
-    ending = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, ending.set)
-    driver = detect()
-    driver.prepare()
-    keeper = Keeper(config, driver)
-    keeper.adopt_orphans()
-    await keeper.clear_leftovers()
-
-    async def serve():
-        while True:
-            sock, _ = await loop.sock_accept(listener)
-            await keeper.connect(sock)
-
-    serving = asyncio.create_task(serve())
-    await ending.wait()
-    serving.cancel()
-    await keeper.close()
-
-config = parse(json.loads(sys.argv[2]))
-set_up(level="info", form="text")
-StateDirectory(config)
-use_pidfds()
-listener = socket.socket(fileno=int(sys.argv[1]))
-listener.setblocking(False)
-asyncio.run(keep(listener, config))
-"""
 
 
 class Place:
@@ -162,6 +125,16 @@ class KeptJob:
         """Wait for the end."""
         response = self.keeper.expect(JobExited, lambda message: message.job == self.id)
         return response.record
+
+    def held_up(self) -> str | None:
+        """Wait until the keeper says that output is held up, or no more."""
+        told = self.keeper.expect(OutputHeldUp, lambda held: held.job == self.id)
+        return told.why
+
+    def remove(self) -> str | None:
+        """Ask for the removal; return why it is refused."""
+        self.keeper.send(RemoveJob(self.id))
+        return self.keeper.expect(JobGone, lambda gone: gone.job == self.id).error
 
     def output(self, stream: Stream = Stream.STDOUT) -> bytes:
         """Return what the spool holds now."""
@@ -339,55 +312,14 @@ class KeeperProcess:
         return sorted(found)
 
 
-class LastingKeeper(KeeperProcess):
-    """A keeper to which one server after the other may connect."""
-
-    def __init__(self, config: Config, *, change: str = "") -> None:
-        self.config = config
-        self.log = b""
-        self._is_closed = False
-        self._backlog: list[Message] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind("")  # the kernel chooses an abstract name
-        self._listener.listen()
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                LASTING.format(change=change),
-                str(self._listener.fileno()),
-                json.dumps(dump(config)),
-            ],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=(self._listener.fileno(),),
-            cwd=ROOT,
-        )
-        self._connect()
-
-    def close(self, *, bug: bool = False) -> str:
-        """End the keeper and so its jobs; return what it wrote to its log."""
-        self._listener.close()
-        self.process.terminate()
-        return super().close(bug=bug)
-
-    def replace_server(self) -> list[Message]:
-        """Die as a server, come back as another; return what the first missed."""
-        missed, self._backlog = self._backlog, []
-        self._sock.close()
-        self._connect()
-        return missed
-
-    def _connect(self) -> None:
-        self._decoder = FrameDecoder()
-        self._sock = socket.socket(socket.AF_UNIX)
-        self._sock.connect(self._listener.getsockname())
-        self.welcome = self.expect(Welcome)
-
-
 def with_jobs(config: Config, **settings: Any) -> Config:
     """Return *config* with other settings in `[jobs]`."""
     return replace(config, jobs=replace(config.jobs, **settings))
+
+
+def with_output(config: Config, **settings: Any) -> Config:
+    """Return *config* with other settings in `[output]`."""
+    return replace(config, output=replace(config.output, **settings))
 
 
 def environment_of(data: bytes) -> Mapping[bytes, bytes]:

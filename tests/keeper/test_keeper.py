@@ -26,12 +26,12 @@ from teleworkerd.protocol.types import Limits, Stream
 from tests.e2e.groups import left_of
 from tests.keeper.kept import (
     KeeperProcess,
-    LastingKeeper,
     Place,
     children_of,
     eventually,
     is_alive,
 )
+from tests.keeper.lasting import LastingKeeper
 
 
 SLOW: Final = """

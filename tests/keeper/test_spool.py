@@ -4,135 +4,201 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from teleworkerd.jobdir import JobDirectory
-from teleworkerd.keeper.messages import JobExited, SignalJob
-from teleworkerd.keeper.spool import Spool, SpoolIndex
-from teleworkerd.output.index import RECORD, IndexRecord
+from teleworkerd.keeper.messages import JobExited, OutputGrown, OutputHeldUp, SignalJob
+from teleworkerd.keeper.records import SpoolIndex
+from teleworkerd.output.index import IndexRecord, OutputIndex
 from teleworkerd.protocol.types import Stream
 from tests.keeper.kept import KeeperProcess, Place, eventually, with_jobs
+from tests.keeper.moving import (
+    DISK,
+    Moving,
+    fill,
+    no_room,
+    rest,
+    scheduled,
+    small_disk,
+    until,
+)
 
 
-PIPE: Final = 64 << 10
-DISK: Final = 1 << 20
-
-
-@contextmanager
-def small_disk(path: Path) -> Iterator[Path]:
-    """Mount a disk of `DISK` bytes at *path*."""
-    path.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "tmpfs", path],
-        check=True,
-    )
-
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", path], check=True)
-
-
-class Moving:
-    """A spool that moves, and what it told about it."""
-
-    def __init__(self, path: Path) -> None:
-        self.directory = JobDirectory(path)
-        self.directory.create()
-        self.index = SpoolIndex(self.directory)
-        self.told: list[int] = []
-        self.changed = asyncio.Event()
-        self.spool = Spool(
-            self.directory,
-            Stream.STDOUT,
-            index=self.index,
-            pipe=PIPE,
-            grown=self._grown,
-        )
-        self.pipe = os.dup(self.spool.write_end)
-        os.set_blocking(self.pipe, False)
-        self.spool.launched()
-
-    def _grown(self) -> None:
-        self.told.append(self.spool.size)
-        self.changed.set()
-
-    async def write(self, data: bytes) -> None:
-        """Write *data* as a job would, waiting while the pipe is full."""
-        while data:
-            with suppress(BlockingIOError):
-                data = data[os.write(self.pipe, data) :]
-
-            await asyncio.sleep(0)
-
-    async def end(self) -> bytes:
-        """Close the pipe, wait for the end, return the spool's bytes."""
-        os.close(self.pipe)
-        async with asyncio.timeout(10):
-            await self.spool.ended.wait()
-
-        self.index.close()
-        return self.directory.spool(Stream.STDOUT).read_bytes()
-
-    def records(self) -> list[IndexRecord]:
-        """Return the records of the index."""
-        data = self.directory.index.read_bytes()
-        return [
-            IndexRecord.unpack(data[at : at + RECORD.size])
-            for at in range(0, len(data), RECORD.size)
-        ]
+OUT, ERR = Stream
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_byte(tmp_path: Path, seed: int) -> None:
-    """Pieces of any size arrive as they were written."""
+    """Pieces of any size arrive as they were written, and growth is told in order."""
     chance = random.Random(seed)
-    pieces = [
-        chance.randbytes(chance.choice([1, 7, 4095, 4096, 70_000])) for _ in range(100)
-    ]
 
     async def scenario() -> None:
         moving = Moving(tmp_path / "job")
 
-        for piece in pieces:
-            await moving.write(piece)
+        for _ in range(100):
+            size = chance.choice([1, 7, 4095, 4096, 70_000])
+            await moving.write(chance.randbytes(size), chance.choice([OUT, ERR]))
 
-        assert await moving.end() == b"".join(pieces)
-        assert moving.spool.size == sum(map(len, pieces))
-        assert moving.told == sorted(set(moving.told))
+        await moving.end()
+        told = [(grown.stdout, grown.stderr) for grown in grown_of(moving)]
+
+        assert moving.output(OUT) == moving.written[OUT]
+        assert moving.output(ERR) == moving.written[ERR]
+        assert moving.gaps() == []
+        assert told == sorted(set(told))
 
     asyncio.run(scenario())
 
 
-def test_index(tmp_path: Path) -> None:
-    """The records cover the bytes without gap or overlap, in the order of time."""
+def grown_of(moving: Moving) -> list[OutputGrown]:
+    """Return what was told of growth."""
+    return [message for message in moving.told if isinstance(message, OutputGrown)]
+
+
+def test_order_of_the_streams(tmp_path: Path) -> None:
+    """Each move has its record: the order of what came by turns is in the index."""
+    turns = [(OUT, b"one"), (ERR, b"2"), (OUT, b"three"), (ERR, b"4"), (OUT, b"5")]
 
     async def scenario() -> None:
         moving = Moving(tmp_path / "job")
+
+        for stream, data in turns:
+            await moving.say(data, stream)
+
+        await moving.end()
+
+        with OutputIndex(moving.directory.index) as index:
+            steps = list(index.steps(0, 0))
+
+        assert [
+            (step.stream, moving.output(step.stream)[step.offset : step.stop])
+            for step in steps
+        ] == turns
+
+    asyncio.run(scenario())
+
+
+def test_record_comes_first(tmp_path: Path) -> None:
+    """Who is told of growth finds it in the index."""
+
+    async def scenario() -> None:
+        moving = Moving(tmp_path / "job")
+        found: list[IndexRecord] = []
+        moving.spools._index._grown = lambda: found.append(moving.records()[-1])
 
         for size in (1, 100, 200_000, 3):
-            moving.changed.clear()
-            await moving.write(bytes(size))
-            await moving.changed.wait()
+            await moving.say(bytes(size))
 
-        data = await moving.end()
-        records = moving.records()
-        ends = [record.offset + record.length for record in records]
+        assert [record.stdout for record in found][-1] == 200_104
+        assert found == moving.records()
 
-        assert [record.offset for record in records] == [0, *ends[:-1]]
-        assert ends[-1] == len(data)
-        assert {record.stream for record in records} == {Stream.STDOUT}
-        assert [record.time for record in records] == sorted(
-            record.time for record in records
-        )
+        moving.discard()
 
     asyncio.run(scenario())
+
+
+def test_clock_that_steps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The times of the records never fall."""
+    clock = iter([1000, 900, 2000, 1, 2001])
+    monkeypatch.setattr(time, "time_ns", lambda: next(clock))
+
+    async def scenario() -> None:
+        moving = Moving(tmp_path / "job")
+
+        for _ in range(5):
+            await moving.say(b"x")
+
+        moving.discard()
+
+        assert [record.time for record in moving.records()] == [
+            *(1000, 1000, 2000, 2000, 2001)
+        ]
+
+    asyncio.run(scenario())
+
+
+def test_record_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has no record is not told, until the next record or the same one stands."""
+    monkeypatch.setattr("teleworkerd.keeper.records._RETRY", 0.02)
+
+    async def scenario() -> None:
+        moving = Moving(tmp_path / "job")
+        await moving.say(b"one")
+
+        with monkeypatch.context() as full:
+            full.setattr(os, "pwrite", no_room)
+            await moving.write(b"two")
+            await until(lambda: moving.spool().end == 6)
+            assert moving.spools.ends == (3, 0)
+
+        await until(lambda: moving.spools.ends == (6, 0))
+
+        with monkeypatch.context() as full:
+            full.setattr(os, "pwrite", no_room)
+            await moving.write(b"3")
+            await until(lambda: moving.spool().end == 7)
+
+        await moving.say(b"4", ERR)
+        await moving.end()
+
+        assert [(record.stdout, record.stderr) for record in moving.records()] == [
+            *((3, 0), (6, 0), (7, 1))
+        ]
+        assert [grown.stdout for grown in grown_of(moving)] == [3, 6, 7]
+
+    asyncio.run(scenario())
+
+
+def test_index_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end comes when the last record says everything."""
+    monkeypatch.setattr("teleworkerd.keeper.records._RETRY", 60)
+    monkeypatch.setattr("teleworkerd.keeper.spools._SETTLE_RETRY", 0.01)
+
+    async def scenario() -> None:
+        moving = Moving(tmp_path / "job")
+
+        with monkeypatch.context() as full:
+            full.setattr(os, "pwrite", no_room)
+            await moving.write(b"one")
+            ending = asyncio.create_task(moving.end())
+            await moving.spools.ended()
+            await rest()
+            assert not ending.done()
+
+        await ending
+
+    asyncio.run(scenario())
+
+
+def test_nothing_left_at_the_end(tmp_path: Path) -> None:
+    """Whatever waits at a close, for a limit or a disk, is cancelled."""
+
+    async def scenario(disk: Path) -> None:
+        before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208  numbers
+        limited = Moving(tmp_path / "limited", limit=1)
+        await limited.write(b"xx")
+        await until(lambda: limited.held_up)
+        full = Moving(disk / "full")
+        writing = asyncio.create_task(full.write(bytes(DISK)))
+        await until(lambda: full.held_up)
+        writing.cancel()
+        assert scheduled()
+
+        for moving in (limited, full):
+            moving.discard()
+            moving.discard()
+
+        assert scheduled() == []
+        assert not limited.quota.waiting
+        assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208  as above
+
+    with small_disk(tmp_path / "disk") as disk:
+        (disk / "ballast").write_bytes(bytes(DISK // 2))
+        asyncio.run(scenario(disk))
 
 
 def test_full_disk(tmp_path: Path) -> None:
@@ -144,33 +210,33 @@ def test_full_disk(tmp_path: Path) -> None:
         ballast.write_bytes(bytes(DISK // 2))
         moving = Moving(disk / "job")
         writing = asyncio.create_task(moving.write(data))
-        await until(lambda: moving.spool.is_held_up)
-        calls = count_moves(moving.spool)
+        await until(lambda: moving.held_up)
+        calls = count_moves(moving)
         await asyncio.sleep(0.5)
 
         assert len(calls) < 5
         assert not writing.done()
+        assert moving.held_up == "the disk is full"
 
         ballast.unlink()
         await writing
-        assert await moving.end() == data
-        assert not moving.spool.is_held_up
+        await moving.end()
+
+        assert moving.output() == data
+        assert [held.why for held in moving.told if isinstance(held, OutputHeldUp)] == [
+            "the disk is full",
+            None,
+        ]
 
     with small_disk(tmp_path / "disk") as disk:
         asyncio.run(scenario(disk))
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until *condition* holds."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  a full disk sends no event
-            await asyncio.sleep(0.01)
-
-
-def count_moves(spool: Spool) -> list[object]:
-    """Note each attempt that *spool* makes from now on."""
+def count_moves(moving: Moving) -> list[object]:
+    """Note each attempt that the spool of stdout makes from now on."""
     calls: list[object] = []
-    move = spool._move
+    spool = moving.spool()
+    move: Callable[[], None] = spool._move
 
     def counted() -> None:
         calls.append(None)
@@ -256,8 +322,7 @@ def test_end_with_a_full_disk(place: Place) -> None:
             job = keeper.launch("sleep", "100")
             job.launched()
 
-            with suppress(OSError):
-                (place.state / "ballast").write_bytes(bytes(2 * DISK))
+            fill(place.state / "ballast")
 
             log = keeper.close()
 
@@ -272,20 +337,22 @@ def pipes(names: list[str]) -> list[str]:
 
 def test_half_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that a full disk took half of does not shift those after it."""
-    directory = JobDirectory(tmp_path / "job")
-    directory.create()
-    index = SpoolIndex(directory)
-    records = [IndexRecord(time, Stream.STDERR, 8, 9) for time in range(3)]
     pwrite = os.pwrite
 
-    index.append(records[0])
+    async def scenario() -> None:
+        directory = JobDirectory(tmp_path / "job")
+        directory.create()
+        index = SpoolIndex(directory, grown=lambda: None)
+        index.kept(OUT, 5)
 
-    with monkeypatch.context() as full:
-        full.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:16], at))
-        index.append(records[1])
+        with monkeypatch.context() as full:
+            full.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:16], at))
+            index.kept(OUT, 6)
 
-    index.append(records[2])
-    index.close()
+        index.kept(OUT, 7)
+        index.close()
 
-    data = directory.index.read_bytes()
-    assert data == records[0].pack() + records[2].pack()
+        with OutputIndex(directory.index) as records:
+            assert [record.stdout for record in records] == [5, 7]
+
+    asyncio.run(scenario())

@@ -2,104 +2,23 @@
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teleworkerd.output.fanout import Fanout, Subscription
-from teleworkerd.output.history import OutputHistory
-from teleworkerd.protocol.errors import OffsetOutOfRange
+from teleworkerd.protocol.errors import JobRemoved, OffsetOutOfRange
+from teleworkerd.protocol.types import Gap
 from tests.fakes import DEADLINE, open_descriptors
-
-
-class Stream:
-    """A fan-out and the spool below it."""
-
-    def __init__(
-        self, path: Path, *, window: int = 8, chunk: int = 4, queue_chunks: int = 2
-    ) -> None:
-        self.spool = path
-        self.spool.touch()
-        self.data = b""
-        self.history = OutputHistory(path, window=window, chunk=chunk)
-        self.fanout = Fanout(self.history, chunk=chunk, queue_chunks=queue_chunks)
-
-    def write(self, data: bytes) -> None:
-        """Let the job write *data*, and the keeper tell of it."""
-        self.data += data
-
-        with self.spool.open("ab") as file:
-            file.write(data)
-
-        self.fanout.grow(len(self.data))
-
-
-@pytest.fixture
-def stream(tmp_path: Path) -> Iterator[Stream]:
-    """A stream in chunks of four bytes, two to a queue, eight in the window."""
-    stream = Stream(tmp_path / "stdout")
-    yield stream
-    stream.history.close()
-
-
-async def read_now(reader: Subscription, size: int, limit: int = 100) -> bytes:
-    """Return the next *size* bytes."""
-    found = b""
-
-    async with asyncio.timeout(DEADLINE):
-        while len(found) < size and await reader.ready():
-            begin = reader.offset
-            chunk = reader.take(limit)
-            assert (begin, reader.offset) == (chunk.offset, chunk.stop)
-            assert 0 < len(chunk.data) <= limit
-            found += chunk.data
-
-    return found
-
-
-async def read_all(reader: Subscription, limit: int = 100) -> bytes:
-    """Return all bytes up to the reader's end."""
-    return await read_now(reader, 1 << 30, limit)
-
-
-async def caught_up(reader: Subscription) -> "asyncio.Task[bool]":
-    """Return the task in which the reader, which has read all, waits for more."""
-    waiting = asyncio.create_task(reader.ready())
-    await asyncio.sleep(0)
-    assert not reader.is_behind
-    return waiting
-
-
-@dataclass
-class Reader:
-    """One reader of the model: where it began, and what it found."""
-
-    subscription: Subscription
-    begin: int
-    end: int | None
-    limits: list[int]
-    may_read: asyncio.Event = field(default_factory=asyncio.Event)
-    found: bytes = b""
-
-    async def run(self) -> None:
-        """Read as long as there is something, with rests."""
-        turn = 0
-
-        while await self.subscription.ready():
-            await self.may_read.wait()
-            chunk = self.subscription.take(self.limits[turn % len(self.limits)])
-            turn += 1
-            assert self.begin + len(self.found) == chunk.offset
-            self.found += chunk.data
+from tests.output.readers import Reader, caught_up, read_now, runs_of, take
+from tests.output.streams import STDOUT, Source
 
 
 ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.integers(1, 30), st.booleans()),
+        st.tuples(st.just("drop"), st.integers(1, 30), st.booleans()),
         st.tuples(st.just("join"), st.floats(0, 1), st.booleans()),
         st.tuples(st.just("toggle"), st.integers(0, 3), st.booleans()),
         st.tuples(st.just("turn"), st.integers(1, 5), st.booleans()),
@@ -108,7 +27,48 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+async def act(
+    source: Source, actions: list[tuple[str, int | float, bool]], limits: list[int]
+) -> list[tuple[Reader, int, int | None]]:
+    """Do *actions*, to the end; return the readers, and what each was to read."""
+    readers: list[tuple[Reader, int, int | None]] = []
+    tasks = []
+
+    for number, (action, amount, flag) in enumerate(actions):
+        size = source.fanout.size
+
+        if action == "write":
+            source.write(bytes([number]) * int(amount))
+        elif action == "drop":
+            source.drop(int(amount))
+        elif action == "join":
+            begin, stop = int(size * amount), None if flag else size
+            subscription = source.fanout.subscribe(
+                offset=begin, stop=stop, index=source.index if amount < 0.5 else None
+            )
+            reader = Reader(subscription, limits)
+            reader.may_read.set()
+            readers.append((reader, begin, stop))
+            tasks.append(asyncio.create_task(reader.run()))
+        elif action == "toggle" and readers:
+            may_read = readers[int(amount) % len(readers)][0].may_read
+            may_read.set() if flag else may_read.clear()
+        else:
+            for _ in range(int(amount)):
+                await asyncio.sleep(0)
+
+    source.fanout.end()
+
+    for reader, _, _ in readers:
+        reader.may_read.set()
+
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(*tasks)
+
+    return readers
+
+
+@settings(max_examples=80, deadline=None)
 @given(
     actions=ACTIONS,
     window=st.integers(0, 20),
@@ -123,248 +83,267 @@ async def test_every_byte_once(
     queue_chunks: int,
     limits: list[int],
 ) -> None:
-    """Whoever comes, rests or falls behind gets every byte once, and ends."""
+    """Whoever comes, rests or falls behind gets every byte and gap once, and ends."""
     with tempfile.TemporaryDirectory() as directory:
-        stream = Stream(
-            Path(directory) / "stdout",
-            window=window,
-            chunk=chunk,
-            queue_chunks=queue_chunks,
+        source = Source(
+            Path(directory), window=window, chunk=chunk, queue_chunks=queue_chunks
         )
-        readers: list[Reader] = []
-        tasks = []
 
-        for number, (action, amount, flag) in enumerate(actions):
-            size = len(stream.data)
+        for reader, begin, stop in await act(source, actions, limits):
+            assert reader.runs == source.written.runs(STDOUT, begin, stop)
+            reader.reading.close()
 
-            if action == "write":
-                stream.write(bytes([number]) * int(amount))
-            elif action == "join":
-                begin = int(size * amount)
-                reader = Reader(
-                    stream.fanout.subscribe(offset=begin, follow=flag),
-                    begin,
-                    None if flag else size,
-                    limits,
-                )
-                reader.may_read.set()
-                readers.append(reader)
-                tasks.append(asyncio.create_task(reader.run()))
-            elif action == "toggle" and readers:
-                may_read = readers[int(amount) % len(readers)].may_read
-                may_read.set() if flag else may_read.clear()
-            else:
-                for _ in range(int(amount)):
-                    await asyncio.sleep(0)
-
-            for reader in readers:
-                assert reader.subscription._queue.qsize() <= queue_chunks
-
-        stream.fanout.end()
-
-        for reader in readers:
-            reader.may_read.set()
-
-        async with asyncio.timeout(DEADLINE):
-            await asyncio.gather(*tasks)
-
-        for reader in readers:
-            assert stream.data[reader.begin : reader.end] == reader.found
-            stream.fanout.unsubscribe(reader.subscription)
-
-        assert open_descriptors(stream.spool) == 0
+        assert open_descriptors(source.spool) == 0
+        source.close()
 
 
-async def test_behind_then_live_then_behind(stream: Stream) -> None:
+async def test_behind_then_live_then_behind(source: Source) -> None:
     """A reader begins behind, catches up, and falls behind when it rests."""
     was_behind = []
-    stream.write(b"old")
+    source.write(b"old")
 
-    with stream.fanout.subscribe() as reader:
+    with source.fanout.subscribe() as reader:
         was_behind.append(reader.is_behind)
         assert await read_now(reader, 3) == b"old"
 
         waiting = await caught_up(reader)
-        stream.write(b"new")
+        source.write(b"new")
         assert await asyncio.wait_for(waiting, DEADLINE)
         was_behind.append(reader.is_behind)
         assert await read_now(reader, 3) == b"new"
 
-        stream.write(b"x" * 100)
+        source.write(b"x" * 100)
         was_behind.append(reader.is_behind)
         assert await read_now(reader, 100) == b"x" * 100
 
     assert was_behind == [True, False, True]
 
 
-async def test_waiting_reader_is_woken(stream: Stream) -> None:
-    """A reader that waits gets what comes, without another look at the disk."""
-    with stream.fanout.subscribe() as reader:
-        waiting = await caught_up(reader)
-        stream.write(b"ab")
+async def test_live_reader_needs_no_disk(source: Source) -> None:
+    """A reader that keeps up is handed the bytes that were read once for all."""
+    with source.fanout.subscribe() as reader, source.fanout.subscribe() as other:
+        waiting = [await caught_up(reader), await caught_up(other)]
+        source.write(b"ab")
+        source.spool.write_bytes(b"XX")
 
-        assert await asyncio.wait_for(waiting, DEADLINE)
-        assert reader.take(10).data == b"ab"
+        assert await asyncio.wait_for(asyncio.gather(*waiting), DEADLINE)
+        assert await read_now(reader, 2) == await read_now(other, 2) == b"ab"
 
 
-async def test_slow_reader_costs_its_queue(stream: Stream) -> None:
-    """A reader that never reads keeps no more chunks than its queue holds."""
-    with stream.fanout.subscribe() as slow, stream.fanout.subscribe() as quick:
+async def test_slow_reader_holds_nothing(source: Source) -> None:
+    """A reader that falls behind holds no chunk in its queue, then and later."""
+    with source.fanout.subscribe() as slow, source.fanout.subscribe() as quick:
         waiting = await caught_up(slow)
+        wanted = b""
 
-        for _ in range(50):
-            stream.write(b"abcd" * 4)
-            assert len(await read_now(quick, 16)) == 16
+        for number in range(50):
+            data = bytes([number]) * 16
+            wanted += data
+            source.write(data)
+            assert await read_now(quick, 16) == data
 
-        assert slow._queue.qsize() <= 2
+            if number > 1:
+                queued = [slow._queue.get_nowait() for _ in range(slow._queue.qsize())]
+                assert set(queued) <= {None}
+                slow.wake()
+
         assert await asyncio.wait_for(waiting, DEADLINE)
-        assert await read_now(slow, 800) == stream.data
+        assert await read_now(slow, 800) == wanted
 
 
-async def test_end_wakes_those_who_wait(stream: Stream) -> None:
+async def test_queue_is_bounded(source: Source) -> None:
+    """Up to the very chunk that is too many, a reader is live; then it is behind."""
+    with source.fanout.subscribe() as reader:
+        waiting = await caught_up(reader)
+        source.write(b"aaaabbbb")
+        states = [(reader.is_behind, reader._queue.qsize())]
+        source.write(b"c")
+        states.append((reader.is_behind, reader._queue.qsize()))
+
+        assert states == [(False, 2), (True, 1)]  # the one is a wake-up
+        assert await asyncio.wait_for(waiting, DEADLINE)
+        assert await read_now(reader, 9, limit=3) == b"aaaabbbbc"
+
+
+async def test_end_wakes_those_who_wait(source: Source) -> None:
     """The end comes to who waits for more, and to who comes later."""
-    with stream.fanout.subscribe() as early:
+    with source.fanout.subscribe() as early:
         waiting = await caught_up(early)
-        stream.fanout.end()
+        source.fanout.end()
 
         assert not await asyncio.wait_for(waiting, DEADLINE)
         assert not await early.ready()
 
-    with stream.fanout.subscribe() as late:
-        assert await read_all(late) == b""
+    with source.fanout.subscribe() as late:
+        assert await runs_of(late) == []
 
 
-async def test_end_behind_a_full_queue(stream: Stream) -> None:
+async def test_end_behind_a_full_queue(source: Source) -> None:
     """The end hides nothing from a reader whose queue is full."""
-    with stream.fanout.subscribe() as reader:
+    with source.fanout.subscribe() as reader:
         waiting = await caught_up(reader)
-        stream.write(b"abcdefghijkl")
-        stream.fanout.end()
+        source.write(b"abcdefgh")
+        source.fanout.end()
 
         assert await asyncio.wait_for(waiting, DEADLINE)
-        assert await read_all(reader, limit=3) == b"abcdefghijkl"
-
-
-async def test_no_follow_ends_at_what_there_was(stream: Stream) -> None:
-    """Without follow, growth after the request is no part of the response."""
-    stream.write(b"0123456789")
-
-    with stream.fanout.subscribe(offset=1, follow=False) as reader:
-        assert await read_now(reader, 2, limit=2) == b"12"
-        stream.write(b"abcdef")
-
-        assert await read_all(reader) == b"3456789"
-        assert not await reader.ready()
-
-
-async def test_no_follow_at_the_end_ends_at_once(stream: Stream) -> None:
-    """Without follow there is nothing to wait for at the end."""
-    stream.write(b"ab")
-
-    with stream.fanout.subscribe(offset=2, follow=False) as reader:
-        assert not await asyncio.wait_for(reader.ready(), DEADLINE)
+        assert await runs_of(reader, limit=3) == [(STDOUT, b"abcdefgh")]
 
 
 @pytest.mark.parametrize("offset", [-1, 3])
-def test_offset_outside_refused(stream: Stream, offset: int) -> None:
+def test_offset_outside_refused(source: Source, offset: int) -> None:
     """An offset that the stream does not have is refused, with what it has."""
-    stream.write(b"ab")
+    source.write(b"ab")
 
     with pytest.raises(OffsetOutOfRange, match="from 0 up to 2") as caught:
-        stream.fanout.subscribe(offset=offset)
+        source.fanout.subscribe(offset=offset)
 
     assert caught.value.details == {"first": 0, "end": 2}
-    assert stream.fanout.readers == 0
+    assert source.fanout.readers == 0
 
 
-async def test_cancelled_wait_loses_nothing(stream: Stream) -> None:
-    """A reader whose wait is cancelled while a chunk comes gets that chunk."""
-    with stream.fanout.subscribe() as reader:
-        waiting = await caught_up(reader)
-        stream.write(b"ab")
-        waiting.cancel()
-        await asyncio.wait([waiting])
-
-        assert await read_now(reader, 2) == b"ab"
-
-
-async def test_take_needs_ready(stream: Stream) -> None:
-    """Taking what has not been waited for is a bug of the caller."""
-    with stream.fanout.subscribe() as reader, pytest.raises(AssertionError):
-        reader.take(1)
-
-
-async def test_unreadable_spool_is_no_end(stream: Stream) -> None:
+async def test_unreadable_spool_is_no_end(source: Source) -> None:
     """A live reader sees that the spool cannot be read, and goes on when it can."""
-    hidden = stream.spool.with_name("hidden")
+    hidden = source.spool.with_name("hidden")
 
-    with stream.fanout.subscribe() as reader:
+    with source.fanout.subscribe() as reader:
         waiting = await caught_up(reader)
-        stream.spool.rename(hidden)
-        stream.data = b"abcdef"
-        hidden.write_bytes(b"abcdef")
+        source.written.write(b"abcdef")
+        source.spool.rename(hidden)
 
         with pytest.raises(FileNotFoundError):
-            stream.fanout.grow(6)
+            source.grow()
 
         assert await asyncio.wait_for(waiting, DEADLINE)
 
         with pytest.raises(FileNotFoundError):
             reader.take(6)
 
-        stream.fanout.end()
-        assert stream.fanout.size == 6
-        hidden.rename(stream.spool)
-        assert await read_all(reader) == b"abcdef"
+        source.fanout.end()
+        assert source.fanout.size == 6
+        hidden.rename(source.spool)
+        assert await runs_of(reader) == [(STDOUT, b"abcdef")]
 
 
-async def test_cut_spool_is_no_end(stream: Stream) -> None:
+async def test_cut_spool_is_no_end(source: Source) -> None:
     """A reader of a spool that somebody cut gets an error, and does not wait."""
-    stream.write(b"abcdef")
-    stream.spool.write_bytes(b"ab")
+    source.write(b"abcdef")
+    source.spool.write_bytes(b"ab")
 
-    with stream.fanout.subscribe(follow=False) as reader:
+    with source.fanout.subscribe(stop=6) as reader:
         assert await read_now(reader, 2) == b"ab"
-
         assert await asyncio.wait_for(reader.ready(), DEADLINE)
 
         with pytest.raises(OSError, match="ends before offset 2"):
             reader.take(4)
 
 
-async def test_reader_that_may_not_go_on_holds_nothing(stream: Stream) -> None:
+async def test_reader_that_may_not_go_on_holds_nothing(source: Source) -> None:
     """Until its client gives credit, nothing is read for a reader that is behind."""
-    stream.write(b"abcdef")
+    source.write(b"abcdef")
 
-    with stream.fanout.subscribe() as reader:
+    with source.fanout.subscribe() as reader:
         assert await asyncio.wait_for(reader.ready(), DEADLINE)
-        assert open_descriptors(stream.spool) == 0
-        assert reader.take(2).data == b"ab"
+        assert open_descriptors(source.spool) == 0
+        assert await read_now(reader, 2, limit=2) == b"ab"
 
 
-async def test_unread_stream_costs_nothing(stream: Stream) -> None:
+async def test_unread_stream_costs_nothing(source: Source) -> None:
     """When its last reader leaves, a stream that goes on frees what it held."""
-    with stream.fanout.subscribe() as reader:
+    with source.fanout.subscribe() as reader:
         waiting = await caught_up(reader)
-        stream.write(b"abcdef")
+        source.write(b"abcdef")
         assert await asyncio.wait_for(waiting, DEADLINE)
-        assert open_descriptors(stream.spool) == 1
+        assert open_descriptors(source.spool) == 1
 
-    stream.fanout.unsubscribe(reader)
-    assert stream.fanout.readers == 0
-    assert open_descriptors(stream.spool) == 0
-    assert len(stream.history._window) == 0
+    reader.close()
+    assert source.fanout.readers == 0
+    assert open_descriptors(source.spool) == 0
+    assert len(source.history._window) == 0
 
-    stream.write(b"ghi")
-    assert open_descriptors(stream.spool) == 0
+    source.write(b"ghi")
+    assert open_descriptors(source.spool) == 0
 
-    with stream.fanout.subscribe(offset=4) as later:
+    with source.fanout.subscribe(offset=4) as later:
         assert await read_now(later, 5) == b"efghi"
 
 
-def test_growth_never_goes_back(stream: Stream) -> None:
+def test_growth_never_goes_back(source: Source) -> None:
     """An older size, told late, takes nothing away."""
-    stream.write(b"abcdef")
-    stream.fanout.grow(2)
+    source.write(b"abcdef")
+    source.fanout.grow(2)
 
-    assert stream.fanout.size == 6
+    assert source.fanout.size == 6
+
+
+async def test_removed(source: Source) -> None:
+    """Readers of what is removed are told, whether they wait or may just read."""
+    removed = JobRemoved("it was removed")
+    source.write(b"abcd")
+
+    with (
+        source.fanout.subscribe(offset=4) as waits,
+        source.fanout.subscribe() as behind,
+        source.fanout.subscribe() as ready,
+    ):
+        waiting = await caught_up(waits)
+        assert await asyncio.wait_for(ready.ready(), DEADLINE)
+        source.spool.unlink()
+        source.fanout.end(removed)
+
+        with pytest.raises(JobRemoved):
+            await asyncio.wait_for(waiting, DEADLINE)
+
+        with pytest.raises(JobRemoved):
+            await asyncio.wait_for(behind.ready(), DEADLINE)
+
+        with pytest.raises(JobRemoved):
+            ready.take(4)
+
+
+async def test_removal_under_way(source: Source) -> None:
+    """Who finds the spool gone hears that it is being removed, and only then."""
+    source.write(b"abcdefgh")
+
+    with source.fanout.subscribe() as reader:
+        source.fanout.removal = JobRemoved("it is being removed")
+        assert await read_now(reader, 3, limit=3) == b"abc"
+        source.spool.write_bytes(b"")
+        source.history.close()
+
+        with pytest.raises(JobRemoved, match="being removed"):
+            await read_now(reader, 3)
+
+        source.fanout.removal = None
+
+        with pytest.raises(OSError, match="ends before offset 3"):
+            await read_now(reader, 3)
+
+
+async def test_gap_that_grows_under_a_reader(source: Source) -> None:
+    """A reader in a gap gets it in parts, as it grows, and then what comes after."""
+    source.write(b"ab")
+    source.drop(3)
+
+    with source.fanout.subscribe() as reader:
+        assert await read_now(reader, 2) == b"ab"
+        assert await asyncio.wait_for(reader.ready(), DEADLINE)
+        assert take(reader) == Gap(STDOUT, 2, 5)
+        waiting = await caught_up(reader)
+        source.drop(4)
+        assert await asyncio.wait_for(waiting, DEADLINE)
+        source.drop(1)
+        assert take(reader, 1) == Gap(STDOUT, 5, 9)
+        source.write(b"cd")
+        source.fanout.end()
+        assert await runs_of(reader) == [(STDOUT, 1), (STDOUT, b"cd")]
+
+
+def test_dropped_counts_what_is_told(source: Source) -> None:
+    """Of a gap that is known before the stream goes so far, only that much counts."""
+    source.write(b"ab")
+    source.fanout.gaps.add(2, 100)
+    counts = [source.fanout.dropped]
+    source.fanout.grow(7)
+    counts.append(source.fanout.dropped)
+
+    assert counts == [0, 5]

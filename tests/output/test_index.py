@@ -1,30 +1,253 @@
-"""The index's records as they stand in the file."""
+"""The index: its file, and what is found in it by halving."""
 
-from hypothesis import given
+import bisect
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teleworkerd.output.index import RECORD, IndexRecord
+from teleworkerd.output.index import RECORD, START, IndexRecord, OutputIndex, Step
 from teleworkerd.protocol.types import Stream
+from tests.fakes import open_descriptors
 
 
-@given(
-    time=st.integers(0, 2**64 - 1),
-    stream=st.sampled_from(Stream),
-    offset=st.integers(0, 2**64 - 1),
-    length=st.integers(0, 2**32 - 1),
+GROWTHS = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 4)), max_size=30
 )
-def test_record_survives(time: int, stream: Stream, offset: int, length: int) -> None:
-    """What was packed is what is unpacked."""
-    record = IndexRecord(time, stream, offset, length)
 
-    assert record == IndexRecord.unpack(record.pack())
+
+def records_of(growths: list[tuple[int, int, int]]) -> list[IndexRecord]:
+    """Return records that each add so much to time, stdout and stderr."""
+    sums = itertools.accumulate(
+        growths,
+        lambda one, other: (one[0] + other[0], one[1] + other[1], one[2] + other[2]),
+    )
+    return [IndexRecord(100 + time, *ends) for time, *ends in sums]
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that each example writes anew."""
+    return tmp_path_factory.mktemp("index") / "index"
+
+
+def write(path: Path, records: list[IndexRecord], torn: bytes = b"") -> OutputIndex:
+    """Write *records*, and half of one; return the index."""
+    path.write_bytes(b"".join(record.pack() for record in records) + torn)
+    return OutputIndex(path)
 
 
 def test_record_is_as_documented() -> None:
-    """A record has 24 bytes, little-endian, in the order that the module says."""
-    packed = IndexRecord(1, Stream.STDERR, 2, 3).pack()
+    """A record has 24 bytes, little-endian: time, end of stdout, end of stderr."""
+    record = IndexRecord(1, 2, 259)
 
     assert RECORD.size == 24
-    assert (
-        bytes.fromhex("0100000000000000 0200000000000000 03000000 01 000000") == packed
-    )
+    assert record.pack().hex() == ("010000000000000002000000000000000301000000000000")
+    assert [record.end(stream) for stream in Stream] == [2, 259]
+
+
+@settings(max_examples=30)
+@given(growths=GROWTHS, torn=st.binary(max_size=RECORD.size - 1))
+def test_file_survives(
+    shared: Path, growths: list[tuple[int, int, int]], torn: bytes
+) -> None:
+    """What was packed is read, and half a record at the end is not."""
+    records = records_of(growths)
+
+    with write(shared, records, torn) as index:
+        assert list(index) == records == index[:]
+        assert index[2:5] == records[2:5]
+        assert len(index) == len(records)
+
+
+@pytest.mark.parametrize("place", [-1, 1, 1 << 40])
+def test_no_such_record(shared: Path, place: int) -> None:
+    """Where there is no record there is none, not another one."""
+    with write(shared, [IndexRecord(1, 2, 3)]) as index, pytest.raises(IndexError):
+        index[place]
+
+
+@settings(max_examples=50)
+@given(growths=GROWTHS, moment=st.integers(98, 140))
+def test_at_time(
+    shared: Path, growths: list[tuple[int, int, int]], moment: int
+) -> None:
+    """How far the streams were is what the last record before that time says."""
+    records = records_of(growths)
+    before = [record for record in records if record.time < moment]
+
+    with write(shared, records) as index:
+        assert index.at_time(moment) == (before[-1] if before else START)
+
+
+@pytest.mark.parametrize(
+    ("moment", "stdout"), [(0, 0), (10, 0), (11, 1), (20, 1), (21, 3), (1 << 64, 3)]
+)
+def test_at_the_very_time(shared: Path, moment: int, stdout: int) -> None:
+    """What came just then did not come before; of several at once all did, or none."""
+    records = [IndexRecord(10, 1, 0), IndexRecord(20, 2, 0), IndexRecord(20, 3, 0)]
+
+    with write(shared, records) as index:
+        assert index.at_time(moment).stdout == stdout
+
+
+@settings(max_examples=80)
+@given(growths=GROWTHS, stdout=st.integers(0, 40), stderr=st.integers(0, 40))
+def test_steps(
+    shared: Path, growths: list[tuple[int, int, int]], stdout: int, stderr: int
+) -> None:
+    """From any position on, each byte comes once, in the order of the records."""
+    ends = {Stream.STDOUT: stdout, Stream.STDERR: stderr}
+    wanted = []
+
+    for record in records_of(growths):
+        for stream in Stream:
+            if record.end(stream) > ends[stream]:
+                wanted.append(
+                    Step(record.time, stream, ends[stream], record.end(stream))
+                )
+                ends[stream] = record.end(stream)
+
+    with write(shared, records_of(growths)) as index:
+        assert list(index.steps(stdout, stderr)) == wanted
+
+
+@settings(max_examples=80)
+@given(
+    growths=GROWTHS,
+    stream=st.sampled_from(Stream),
+    place=st.tuples(st.integers(0, 60), st.integers(0, 60)),
+    most=st.integers(1, 10),
+)
+def test_times(
+    shared: Path,
+    growths: list[tuple[int, int, int]],
+    stream: Stream,
+    place: tuple[int, int],
+    most: int,
+) -> None:
+    """Each run of bytes has the time of its record, also from its middle on."""
+    records = records_of(growths)
+    ends = [record.end(stream) for record in records]
+    wanted: list[tuple[int, int]] = []
+    last = -1
+    offset, size = place
+
+    for each in range(offset, offset + size):
+        number = bisect.bisect_right(ends, each)
+
+        if last != number < len(records):
+            wanted.append((each, records[number].time))
+            last = number
+
+    with write(shared, records) as index:
+        found = index.times(stream, offset, offset + size, most=most)
+
+    assert found == wanted[:most]
+
+
+def test_grows_while_it_is_read(shared: Path) -> None:
+    """Records that come later are found; half of one counts for none."""
+    first, second = IndexRecord(1, 1, 0), IndexRecord(2, 1, 1)
+    index = write(shared, [first], torn=second.pack()[:23])
+    steps = index.steps(0, 0)
+    found = [next(steps)]
+    assert list(index) == [first]
+
+    with shared.open("ab") as file:
+        file.write(second.pack()[23:])
+
+    assert [*found, *steps] == [
+        Step(1, Stream.STDOUT, 0, 1),
+        Step(2, Stream.STDERR, 0, 1),
+    ]
+    assert list(index) == [first, second]
+    index.close()
+
+
+@pytest.mark.parametrize("make", [lambda _: None, Path.mkdir], ids=["none", "a dir"])
+def test_no_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """What cannot be read is as if nothing had been written there."""
+    path = tmp_path / "index"
+    make(path)
+
+    with OutputIndex(path) as index:
+        assert index[:] == []
+        assert index.at_time(1 << 60) == START
+        assert list(index.steps(0, 0)) == []
+        assert index.times(Stream.STDOUT, 0, 9, most=9) == []
+
+
+def test_opened_when_needed(shared: Path) -> None:
+    """An index has one descriptor from its first use to its close, and again."""
+    with write(shared, [IndexRecord(1, 2, 3)]) as index:
+        counts = [open_descriptors(shared)]
+        index.at_time(5)
+        index.at_time(5)
+        counts.append(open_descriptors(shared))
+        index.close()
+        index.close()
+        counts.append(open_descriptors(shared))
+        assert index[0].stdout == 2
+
+    assert [*counts, open_descriptors(shared)] == [0, 1, 0, 0]
+
+
+class Reads:
+    """Counts what is read from disk."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.bytes = 0
+        self._pread = os.pread
+        monkeypatch.setattr(os, "pread", self)
+
+    def __call__(self, fd: int, size: int, offset: int) -> bytes:
+        data = self._pread(fd, size, offset)
+        self.count += 1
+        self.bytes += len(data)
+        return data
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Iterator[OutputIndex]:
+    """An index of ten million records, all of one time but for the last few."""
+    path = tmp_path / "index"
+    count = 10_000_000
+
+    with path.open("wb") as file:
+        file.truncate((count - 3) * RECORD.size)
+        file.seek(0, os.SEEK_END)
+        file.writelines(IndexRecord(n, n, n).pack() for n in (5, 6, 7))
+
+    with OutputIndex(path) as index:
+        assert len(index) == count
+        yield index
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda index: index.at_time(6) == IndexRecord(5, 5, 5),
+        lambda index: index.at_time(0) == START,
+        lambda index: index.times(Stream.STDERR, 5, 7, most=9) == [(5, 6), (6, 7)],
+        lambda index: next(index.steps(6, 7)) == Step(7, Stream.STDOUT, 6, 7),
+        lambda index: next(index.steps(7, 7), None) is None,
+    ],
+    ids=["at_time", "before all", "times", "steps", "at the end"],
+)
+def test_seeks_and_does_not_scan(
+    large: OutputIndex,
+    monkeypatch: pytest.MonkeyPatch,
+    use: Callable[[OutputIndex], bool],
+) -> None:
+    """In ten million records a place is found by a few short reads."""
+    reads = Reads(monkeypatch)
+
+    assert use(large)
+    assert reads.count < 100
+    assert reads.bytes < 64 << 10

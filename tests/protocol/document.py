@@ -23,6 +23,7 @@ from teleworkerd.protocol.types import (
     LaunchFailure,
     LaunchStage,
     Limits,
+    OnFull,
     Reason,
     Stream,
     StreamStatus,
@@ -49,6 +50,7 @@ ENUMS: Final[dict[type[Enum], str]] = {
     Reason: "reason",
     Stream: "stream",
     LaunchStage: "stage",
+    OnFull: "on full",
 }
 _NAMES: Final[Mapping[object, str]] = {
     **cast("dict[object, str]", RECORDS),

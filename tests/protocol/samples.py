@@ -13,16 +13,21 @@ from teleworkerd.protocol.messages import (
     Goaway,
     InfoRequest,
     InfoResponse,
+    InterleaveEnd,
+    InterleaveRequest,
+    InterleaveResponse,
     KillRequest,
     ListRequest,
     ListResponse,
     Message,
     OutputChunk,
     OutputEnd,
+    OutputGap,
     OutputRequest,
     OutputResponse,
     Ping,
     Pong,
+    RemoveRequest,
     RunRequest,
     RunResponse,
     ServerHello,
@@ -38,6 +43,7 @@ from teleworkerd.protocol.types import (
     LaunchFailure,
     LaunchStage,
     Limits,
+    OnFull,
     Reason,
     Stream,
     StreamStatus,
@@ -58,6 +64,9 @@ SPEC: Final = JobSpec(
     name="nightly",
     labels={"team": "infra"},
     timeout=3600.0,
+    merge=True,
+    output_limit=1 << 30,
+    on_full=OnFull.DROP,
 )
 
 ECHO_ENDED: Final = JobStatus(
@@ -99,8 +108,12 @@ KILLED_FOR_MEMORY: Final = JobStatus(
     applied=Limits(mem=512, cpu=50),
     not_applied={"io": "the kernel has no I/O weight for this disk"},
     usage=Usage(8.5, 536_870_912, 4096, 8192, 3, 1),
-    stdout=StreamStatus(100, 1000, bytes(range(32))),
+    stdout=StreamStatus(100, 1000, bytes(range(32)), 50),
     stderr=StreamStatus(0, 0, hashlib.sha256(b"").digest()),
+    merge=True,
+    output_limit=SPEC.output_limit,
+    on_full=SPEC.on_full,
+    held_up="the disk is full",
 )
 
 NOT_STARTED: Final = JobStatus(
@@ -119,7 +132,7 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
     (
         "server-hello",
         "server",
-        ServerHello((1,), "teleworkerd 1.0.0", "alice"),
+        ServerHello((1,), "teleworkerd 1.0.0", "alice", time=CREATED_AT),
         "the first message of a connection",
     ),
     ("client-hello", "client", ClientHello(1, "twctl 1.0.0"), "chooses version 1"),
@@ -151,6 +164,7 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
     ("stop", "client", StopRequest(9, JOB, 10.0), "ten seconds of grace"),
     ("stop-never", "client", StopRequest(10, "5e3f"), "SIGTERM only; by prefix"),
     ("done", "server", DoneResponse(7, JOB), "passed on"),
+    ("remove", "client", RemoveRequest(16, JOB), "removes a job that has ended"),
     ("done-ended", "server", DoneResponse(9, JOB, already_ended=True), "had ended"),
     (
         "output",
@@ -158,8 +172,48 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
         OutputRequest(11, JOB, Stream.STDERR, 1 << 32, follow=True, credit=1 << 20),
         "stderr from 4 GiB on, live",
     ),
+    (
+        "output-times",
+        "client",
+        OutputRequest(
+            14, JOB, since=CREATED_AT, until=CREATED_AT + 60 * 10**9, times=True
+        ),
+        "a minute of stdout, with times",
+    ),
+    (
+        "interleave",
+        "client",
+        InterleaveRequest(
+            15,
+            JOB,
+            100,
+            20,
+            follow=True,
+            credit=1 << 20,
+            since=CREATED_AT,
+            until=CREATED_AT + 60 * 10**9,
+            times=True,
+        ),
+        "both streams in order",
+    ),
     ("opened", "server", OutputResponse(11, JOB, 1 << 32), "chunks follow"),
+    ("interleaving", "server", InterleaveResponse(15, JOB, 100, 24), "chunks follow"),
     ("chunk", "server", OutputChunk(11, 1 << 32, b"\x00\xff\n"), "three bytes"),
+    (
+        "chunk-times",
+        "server",
+        OutputChunk(
+            15, 24, b"a\nb\n", Stream.STDERR, (24, CREATED_AT, 26, CREATED_AT + 1)
+        ),
+        "two lines of stderr, a nanosecond apart",
+    ),
+    ("gap", "server", OutputGap(11, 5, 1 << 33), "so many bytes were dropped"),
+    (
+        "gap-stderr",
+        "server",
+        OutputGap(15, 28, 30, Stream.STDERR),
+        "two bytes of stderr were dropped",
+    ),
     ("credit", "client", Credit(11, 1 << 20), "one MiB more"),
     ("cancel", "client", Cancel(11), "ends the output"),
     (
@@ -169,6 +223,12 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
         "after cancel",
     ),
     ("end", "server", OutputEnd(12, 3, complete=True, status=ECHO_ENDED), "all of it"),
+    (
+        "interleaved",
+        "server",
+        InterleaveEnd(15, 3, 0, complete=True, status=ECHO_ENDED),
+        "all of both",
+    ),
     ("info", "client", InfoRequest(13), "asks about the server"),
     (
         "info-response",

@@ -23,6 +23,7 @@ from teleworkerd.protocol.types import (
     Between,
     JobSpec,
     Limits,
+    OnFull,
 )
 
 
@@ -53,6 +54,9 @@ specs: Final = st.builds(
     name=st.none() | names,
     labels=st.dictionaries(names, st.text(max_size=SHORT), max_size=3),
     timeout=st.none() | st.floats(0, MAX_TIMEOUT, exclude_min=True),
+    merge=st.booleans(),
+    output_limit=st.none() | st.integers(0, (1 << 63) - 1),
+    on_full=st.none() | st.sampled_from(OnFull),
 )
 
 _CHOSEN: Final[dict[object, Strategy]] = {

@@ -24,19 +24,17 @@ from teleworkerd.protocol.errors import (
 )
 from teleworkerd.protocol.framing import LENGTH, MAX_FRAME
 from teleworkerd.protocol.messages import (
-    CLIENT_MESSAGES,
     MAX_CHUNK,
     MAX_PAGE,
-    SERVER_MESSAGES,
     ClientHello,
     ErrorResponse,
     ListResponse,
     Message,
     OutputChunk,
     Ping,
-    Rejected,
     RunRequest,
 )
+from teleworkerd.protocol.roles import CLIENT_MESSAGES, SERVER_MESSAGES, Rejected
 from teleworkerd.protocol.shape import MAX_DEPTH, MAX_VALUES
 from teleworkerd.protocol.types import (
     MAX_ARGUMENTS,

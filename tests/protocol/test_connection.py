@@ -35,11 +35,11 @@ from teleworkerd.protocol.messages import (
     OutputResponse,
     Ping,
     Pong,
-    Rejected,
     RunRequest,
     ServerHello,
     StatusRequest,
 )
+from teleworkerd.protocol.roles import Rejected
 from teleworkerd.protocol.types import JobSpec
 from tests.protocol.pair import carry, failure, feed, greeted, refuses
 

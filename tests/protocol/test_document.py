@@ -20,10 +20,12 @@ from teleworkerd.protocol.connection import (
 from teleworkerd.protocol.errors import ErrorCode, RemoteProtocolError
 from teleworkerd.protocol.framing import LENGTH
 from teleworkerd.protocol.messages import (
+    ErrorResponse,
+)
+from teleworkerd.protocol.roles import (
     CLIENT_MESSAGES,
     RESPONSES,
     SERVER_MESSAGES,
-    ErrorResponse,
     Rejected,
 )
 from tests.protocol.document import (

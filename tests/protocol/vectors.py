@@ -229,6 +229,19 @@ _REFUSED: Final = (
         "at most 2^63-1",
     ),
     (
+        "no-such-policy",
+        "client",
+        _packed(
+            {
+                "type": "run",
+                "id": 1,
+                "request_id": "r",
+                "spec": {"command": [b"a"], "on_full": "wait"},
+            }
+        ),
+        "block, drop or kill",
+    ),
+    (
         "credit-too-great",
         "client",
         _packed({"type": "output", "id": 1, "job": "j", "credit": (64 << 20) + 1}),

@@ -4,22 +4,27 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from teleworkerd.config import Config, DaemonConfig
+from teleworkerd.config import Config, DaemonConfig, RetentionConfig
 from teleworkerd.executors.keeper_link import KeeperGone
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import (
     FROM_SERVER,
     JobExited,
+    JobGone,
     JobLaunched,
     KeptJob,
     KeptJobs,
     Launch,
+    OutputGrown,
     Ready,
+    RemoveJob,
+    SealJob,
     Shutdown,
     StopJob,
     Welcome,
@@ -31,12 +36,16 @@ from teleworkerd.protocol.messages import (
     Message,
     RunRequest,
     RunResponse,
+    StatusResponse,
+    WaitRequest,
 )
-from teleworkerd.protocol.types import JobState, Reason
+from teleworkerd.protocol.types import JobState, Reason, Stream
 from teleworkerd.server import app
 from teleworkerd.server.tls import TlsError
+from teleworkerd.store import JobStore
 from tests.e2e.pki import Certificates
-from tests.fakes import EXITED, LAUNCHED, TRUE
+from tests.fakes import EMPTY, EXITED, LAUNCHED, TRUE, UNSEALED, record_of
+from tests.output.written import Written
 from tests.server.peers import DEADLINE, Client, client_context
 
 
@@ -75,10 +84,11 @@ def _keep_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def served(
-    certs: Path, state: Path
+    certs: Path, state: Path, retention: RetentionConfig | None = None
 ) -> AsyncIterator[tuple[Keeper, asyncio.Task[None], int]]:
     """Run a server; yields its keeper, its task and its port."""
-    config = Config(DaemonConfig(state_dir=str(state), certs=str(certs)))
+    daemon = DaemonConfig(state_dir=str(state), certs=str(certs))
+    config = Config(daemon, retention=retention or RetentionConfig())
     config.jobs_dir.mkdir(exist_ok=True)
     ours, theirs = socket.socketpair()
     keeper = Keeper(config)
@@ -203,6 +213,80 @@ async def test_jobs_in_parts(certs: Certificates, tmp_path: Path) -> None:
             page = await client.ask(ListRequest(1), ListResponse)
 
     assert [job.state for job in page.jobs] == [JobState.RUNNING] * 3
+
+
+async def test_digests_are_sealed(certs: Certificates, tmp_path: Path) -> None:
+    """What the server finds out of a job's bytes is kept by the keeper, for good."""
+    async with served(certs.directory, tmp_path) as (keeper, _, port):
+        keeper.welcome()
+        await keeper.expect(Ready)
+
+        async with connected(port, certs) as client:
+            client.flush(RunRequest(1, "r", TRUE))
+            job = (await keeper.expect(Launch)).job.id
+            keeper.channel.send(JobLaunched(job, LAUNCHED))
+            await client.expect(RunResponse)
+            written = Written(tmp_path / "jobs" / job)
+            written.write(b"all")
+            keeper.channel.send(OutputGrown(job, 3, 0))
+            keeper.channel.send(JobExited(job, replace(UNSEALED, stdout=3)))
+            seal = await keeper.expect(SealJob)
+            response = await client.ask(WaitRequest(2, job), StatusResponse)
+
+    sha256 = written.sha256(Stream.STDOUT)
+    assert seal == SealJob(job, sha256.hex(), EMPTY)
+    assert response.status.stdout.sha256 == sha256
+
+
+async def test_old_jobs_go(certs: Certificates, tmp_path: Path) -> None:
+    """What is kept no longer goes at the start, and each removal is the keeper's."""
+    store = await JobStore(tmp_path / "jobs.sqlite").open()
+
+    for number in range(3):
+        record = record_of(
+            f"1234567{number}-job",
+            state=JobState.FINISHED,
+            started_at=1,
+            ended_at=number + 1,
+            created_at=number,
+        )
+        Written(tmp_path / "jobs" / record.status.id)
+        await store.save(record)
+
+    await store.close()
+    retention = RetentionConfig(age=0, count=1)
+
+    async with served(certs.directory, tmp_path, retention) as (keeper, _, port):
+        keeper.welcome()
+        await keeper.expect(Ready)
+
+        for number in range(2):
+            job = (await keeper.expect(RemoveJob)).job
+            assert job == f"1234567{number}-job"
+            keeper.channel.send(JobGone(job))
+
+        async with connected(port, certs) as client:
+            page = await client.ask(ListRequest(1), ListResponse)
+
+    assert [job.id for job in page.jobs] == ["12345672-job"]
+
+
+async def test_end_while_jobs_go(certs: Certificates, tmp_path: Path) -> None:
+    """A removal that the keeper never answers does not hold up the end."""
+    store = await JobStore(tmp_path / "jobs.sqlite").open()
+    record = record_of(state=JobState.FINISHED, started_at=1, ended_at=1)
+    Written(tmp_path / "jobs" / record.status.id)
+    await store.save(record)
+    await store.close()
+
+    async with served(certs.directory, tmp_path) as (keeper, task, _):
+        keeper.welcome()
+        await keeper.expect(Ready)
+        await keeper.expect(RemoveJob)
+        keeper.channel.send(Shutdown())
+
+        async with asyncio.timeout(DEADLINE):
+            await task
 
 
 async def test_keeper_that_says_nothing(certs: Certificates, tmp_path: Path) -> None:

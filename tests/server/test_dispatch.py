@@ -6,15 +6,14 @@ import pytest
 
 from teleworkerd.protocol.errors import ConnectionClosed, JobNotFound
 from teleworkerd.protocol.messages import (
-    RESPONSES,
     ErrorResponse,
     InfoRequest,
     InfoResponse,
     Message,
-    Rejected,
     RunResponse,
     StatusRequest,
 )
+from teleworkerd.protocol.roles import RESPONSES, Rejected
 from teleworkerd.server.handlers import HANDLERS, Call, Handler, Service
 from tests.e2e.pki import Certificates
 from tests.server.peers import Peers, error_of, serving

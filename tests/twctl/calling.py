@@ -6,7 +6,8 @@ import pytest
 
 from teleworkerd.protocol.messages import Request
 from teleworkerd.protocol.types import JobState
-from tests.twctl.fake import FakeServer, make_status
+from tests.twctl.fake import FakeServer
+from tests.twctl.fake_output import make_status
 
 
 RUNNING: Final = make_status(state=JobState.RUNNING, exit_code=None)

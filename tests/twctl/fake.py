@@ -5,13 +5,13 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import cast
 
 import uvloop
 
 from teleworkerd.protocol.connection import ServerConnection
-from teleworkerd.protocol.errors import JobNotFound, RequestError
+from teleworkerd.protocol.errors import JobNotEnded, JobNotFound, RequestError
 from teleworkerd.protocol.messages import (
     ALPN,
     Cancel,
@@ -20,14 +20,13 @@ from teleworkerd.protocol.messages import (
     ErrorResponse,
     InfoRequest,
     InfoResponse,
+    InterleaveRequest,
     KillRequest,
     ListRequest,
     ListResponse,
     Message,
-    OutputChunk,
-    OutputEnd,
     OutputRequest,
-    OutputResponse,
+    RemoveRequest,
     Request,
     Response,
     RunRequest,
@@ -37,34 +36,14 @@ from teleworkerd.protocol.messages import (
     StopRequest,
     WaitRequest,
 )
-from teleworkerd.protocol.types import JobSpec, JobState, JobStatus, Limits, Stream
+from teleworkerd.protocol.types import JobSpec, JobState
 from tests.e2e.pki import Certificates
+from tests.twctl.fake_output import JOB_ID, FakeJob, FakeReader
 from twctl.profile import Profile
 
 
-JOB_ID = "0123abcd-0000-4000-8000-000000000001"
-
-
-def make_status(**changes: object) -> JobStatus:
-    """Return a finished job, with *changes*."""
-    status = JobStatus(
-        id=JOB_ID,
-        owner="alice",
-        command=(b"true",),
-        state=JobState.FINISHED,
-        created_at=1_767_323_045_123_456_789,
-        limits=Limits(),
-        exit_code=0,
-    )
-    return replace(status, **changes)  # type: ignore[arg-type]
-
-
-@dataclass
-class FakeJob:
-    """A job as the fake server has it; a state that is not final goes on."""
-
-    status: JobStatus = field(default_factory=make_status)
-    output: dict[Stream, bytes] = field(default_factory=dict)
+OTHER_ID = "0123abcd-0000-4000-8000-000000000002"
+THIRD_ID = "0123abcd-0000-4000-8000-000000000003"
 
 
 @dataclass
@@ -84,6 +63,7 @@ class FakeServer:
     connections: int = 0
     sessions: "list[FakeSession]" = field(default_factory=list)
     alpn: str = ALPN
+    clock: int | None = None  # ns
     is_deaf: bool = False  # whether requests are left without a response
     farewell: RequestError | None = None  # said instead of the first response
 
@@ -152,23 +132,39 @@ class FakeServer:
                 return InfoResponse(
                     number, "1.0", "alice", 0, "v1", {}, {}, 1, (0.5, 0.25, 0.0)
                 )
-            case StatusRequest() | WaitRequest() | KillRequest() | StopRequest():
+            case (
+                StatusRequest()
+                | WaitRequest()
+                | KillRequest()
+                | StopRequest()
+                | RemoveRequest()
+            ):
                 return self._about_job(request, request.job)
             case _:
                 raise AssertionError(request)
 
+    def find(self, ref: str) -> FakeJob | None:
+        """Return the job with this name, or else this id."""
+        by_id = {job.status.id: job for job in self.jobs.values()}
+        return self.jobs.get(ref) or by_id.get(ref)
+
     def _about_job(self, request: Request, ref: str) -> Message | None:
-        job = self.jobs.get(ref)
+        job = self.find(ref)
 
         if job is None:
             return _refuse(request, JobNotFound(f"there is no job {ref}"))
 
         match request:
             case StatusRequest(number):
-                return StatusResponse(number, job.status)
+                return StatusResponse(number, job.told())
             case WaitRequest(number):
                 done = job.status.state.is_final
-                return StatusResponse(number, job.status) if done else None
+                return StatusResponse(number, job.told()) if done else None
+            case RemoveRequest(number) if not job.status.state.is_final:
+                return _refuse(request, JobNotEnded(f"job {ref} has not ended"))
+            case RemoveRequest(number):
+                self.jobs = {r: j for r, j in self.jobs.items() if j is not job}
+                return DoneResponse(number, job.status.id)
             case _:
                 return DoneResponse(request.id, ref, job.status.state.is_final)
 
@@ -200,9 +196,11 @@ class FakeSession(asyncio.Protocol):
 
     def __init__(self, server: FakeServer) -> None:
         self.server = server
-        self.connection = ServerConnection(name="alice", server="fake")
+        self.connection = ServerConnection(
+            name="alice", server="fake", time=server.clock
+        )
         self.transport: asyncio.Transport | None = None
-        self.outputs: dict[int, tuple[FakeJob, OutputRequest, int]] = {}
+        self.outputs: dict[int, FakeReader] = {}
         self.written = 0
         self.cut: int | None = None
         self.loop = asyncio.get_running_loop()
@@ -241,18 +239,18 @@ class FakeSession(asyncio.Protocol):
             case Request() if self.server.farewell is not None:
                 farewell = self.server.farewell
                 self.connection.send(ErrorResponse(farewell.code, farewell.message))
-            case OutputRequest(number, ref):
+            case OutputRequest(number, ref) | InterleaveRequest(number, ref):
                 self.server.asked.append(message)
-                job = self.server.jobs.get(ref)
-                error = self.server.errors.pop(OutputRequest, None)
+                job = self.server.find(ref)
+                error = self.server.errors.pop(type(message), None)
 
                 if job is None or error is not None:
                     error = error or JobNotFound(f"there is no job {ref}")
                     self.connection.send(_refuse(message, error))
                     return
 
-                self.connection.send(OutputResponse(number, ref, message.offset))
-                self.outputs[number] = (job, message, message.offset)
+                self.outputs[number] = FakeReader(job, message)
+                self.connection.send(self.outputs[number].opened())
                 self.pump(number)
             case Request():
                 self.server.asked.append(message)
@@ -263,8 +261,7 @@ class FakeSession(asyncio.Protocol):
             case Credit(number):
                 self.pump(number)
             case Cancel(number) if number in self.outputs:
-                _, _, offset = self.outputs.pop(number)
-                self.connection.send(OutputEnd(number, offset, complete=False))
+                self.connection.send(self.outputs.pop(number).stopped())
             case _:
                 pass
 
@@ -272,26 +269,17 @@ class FakeSession(asyncio.Protocol):
         if number not in self.outputs:
             return
 
-        job, request, offset = self.outputs[number]
-        data = job.output.get(request.stream, b"")
+        reader = self.outputs[number]
 
-        while offset < len(data):
-            size = min(self.server.chunk_size, self.connection.credit(number))
+        while piece := reader.next(self._room(number)):
+            self.connection.send(piece)
 
-            if not size:
-                break
-
-            piece = data[offset : offset + size]
-            self.connection.send(OutputChunk(number, offset, piece))
-            offset += len(piece)
-
-        self.outputs[number] = (job, request, offset)
-        is_final = job.status.state.is_final
-
-        if offset >= len(data) and (is_final or not request.follow):
+        if not reader.has_more() and (end := reader.end()):
             del self.outputs[number]
-            status = job.status if is_final else None
-            self.connection.send(OutputEnd(number, offset, is_final, status))
+            self.connection.send(end)
+
+    def _room(self, number: int) -> int:
+        return min(self.server.chunk_size, self.connection.credit(number))
 
     def flush(self) -> None:
         assert self.transport is not None

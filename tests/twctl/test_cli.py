@@ -1,6 +1,7 @@
 """The verbs, called in this process against a fake server in a thread."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,8 @@ from teleworkerd.protocol.messages import (
 )
 from teleworkerd.protocol.types import JobState, LaunchFailure, LaunchStage, Stream
 from tests.twctl.calling import RUNNING, Capture, asked, error_of
-from tests.twctl.fake import JOB_ID, FakeJob, FakeServer, make_status
+from tests.twctl.fake import OTHER_ID, THIRD_ID, FakeServer
+from tests.twctl.fake_output import JOB_ID, FakeJob, make_status
 from twctl.cli import main
 
 
@@ -61,7 +63,7 @@ def test_usage(
     assert not server.connections
 
 
-@pytest.mark.parametrize("verb", ["status", "tail", "kill", "stop", "wait"])
+@pytest.mark.parametrize("verb", ["status", "tail", "kill", "stop", "wait", "rm"])
 def test_unknown_job(capsys: Capture, verb: str) -> None:
     """A job that is not there is 1 for every verb."""
     assert main([verb, "nope"]) == 1
@@ -103,6 +105,30 @@ def test_stop(server: FakeServer, options: list[str], grace: float | None) -> No
     """The grace is 10 s, what is asked for, or for ever."""
     assert main(["stop", *options, JOB_ID]) == 0
     assert asked(server, StopRequest) == [StopRequest(0, JOB_ID, grace)]
+
+
+def test_rm(server: FakeServer, capsys: Capture) -> None:
+    """Each job that has ended is removed, and nothing is said."""
+    server.jobs["other"] = FakeJob(make_status(id=OTHER_ID))
+
+    assert main(["rm", JOB_ID, "other"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert not server.jobs
+    assert main(["rm", JOB_ID]) == 1
+
+
+def test_rm_goes_on(server: FakeServer, capsys: Capture) -> None:
+    """A job that has not ended stays, and does not save the others."""
+    server.jobs["live"] = FakeJob(replace(RUNNING, id=OTHER_ID))
+
+    assert main(["rm", "-o", "json", "live", "nope", JOB_ID]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"schema": 1, "removed": [JOB_ID]}
+    assert err.splitlines() == [
+        "twctl: error: job live has not ended",
+        "twctl: error: there is no job nope",
+    ]
+    assert list(server.jobs) == ["live"]
 
 
 def test_status(server: FakeServer, job: FakeJob, capsys: Capture) -> None:
@@ -163,9 +189,18 @@ def test_wait(server: FakeServer, capsys: Capture) -> None:
     assert capsys.readouterr() == ("3\n9\n0\n", "")
 
 
+def test_wait_without_reconnecting(server: FakeServer, capsys: Capture) -> None:
+    """--no-reconnect makes a lost connection a failure."""
+    server.cuts = [150]
+
+    assert main(["wait", "--no-reconnect", JOB_ID]) == 125
+    assert "the connection was lost" in error_of(capsys)
+    assert server.connections == 1
+
+
 def test_wait_with_a_timeout(server: FakeServer, capsys: Capture) -> None:
     """What has ended is printed, and the code is 124."""
-    server.jobs["forever"] = FakeJob(RUNNING)
+    server.jobs["forever"] = FakeJob(replace(RUNNING, id=OTHER_ID))
 
     assert main(["wait", "--timeout", "200ms", JOB_ID, "forever"]) == 124
     out, err = capsys.readouterr()
@@ -177,12 +212,15 @@ def test_wait_for_a_job_without_a_code(server: FakeServer, capsys: Capture) -> N
     """A launch failure is 127, a lost job 125, each with a line."""
     server.jobs["failed"] = FakeJob(
         make_status(
+            id=OTHER_ID,
             state=JobState.FAILED,
             exit_code=None,
             error=LaunchFailure(LaunchStage.EXEC, 2, "no such command"),
         )
     )
-    server.jobs["lost"] = FakeJob(make_status(state=JobState.LOST, exit_code=None))
+    server.jobs["lost"] = FakeJob(
+        make_status(id=THIRD_ID, state=JobState.LOST, exit_code=None)
+    )
 
     assert main(["wait", "failed", "lost"]) == 127
     out, err = capsys.readouterr()

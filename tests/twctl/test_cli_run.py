@@ -11,7 +11,8 @@ from teleworkerd.protocol.messages import (
 )
 from teleworkerd.protocol.types import Stream
 from tests.twctl.calling import RUNNING, Capture, asked, error_of
-from tests.twctl.fake import JOB_ID, FakeJob, FakeServer, make_status
+from tests.twctl.fake import FakeServer
+from tests.twctl.fake_output import JOB_ID, FakeJob, make_status
 from twctl.cli import main
 
 
@@ -50,6 +51,7 @@ def test_options_of_run(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> 
         [
             *("run", "--mem", "2g", "--cpu", "5", "--io", "6", "--timeout", "1h30m"),
             *("--name", "n", "-l", "a=b", "--label", "c=", "-e", "A=1", "-e", "COPIED"),
+            *("--merge", "--output-limit", "10k", "--on-full", "drop"),
             *("-w", "/tmp", "--request-id", "mine", "printf", "\udcff"),
         ]
     )
@@ -59,6 +61,7 @@ def test_options_of_run(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> 
     assert (spec.timeout, spec.name, spec.workdir) == (5400, "n", b"/tmp")
     assert spec.labels == {"a": "b", "c": ""}
     assert spec.env == {b"A": b"1", b"COPIED": b"\xff"}
+    assert (spec.merge, spec.output_limit, spec.on_full) == (True, 10_240, "drop")
     assert spec.command == (b"printf", b"\xff")
 
 
@@ -77,6 +80,8 @@ def test_options_of_run(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> 
         (["-l", "x", "true"], "'x' is not K=V"),
         (["-e", "=v", "true"], "--env"),
         (["-w", "relative", "true"], "not absolute"),
+        (["--output-limit", "much", "true"], "'much' is not a size"),
+        (["--on-full", "explode", "true"], "'explode' is not block, drop, kill"),
         ([""], "the command is empty"),
     ],
 )
@@ -186,6 +191,18 @@ def test_tail_without_reconnecting(
 
     assert main(["tail", "--no-reconnect", JOB_ID]) == 125
     assert "the connection was lost" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("follow", [[], ["-f"]])
+def test_run_without_reconnecting(
+    server: FakeServer, capsys: Capture, follow: list[str]
+) -> None:
+    """--no-reconnect makes the loss of the first response a failure."""
+    server.cuts = [150]
+
+    assert main(["run", "--no-reconnect", *follow, "true"]) == 125
+    assert "the connection was lost" in error_of(capsys)
+    assert server.connections == 1
 
 
 def test_lost_answer_of_a_detached_start(server: FakeServer, capsys: Capture) -> None:

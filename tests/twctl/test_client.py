@@ -17,7 +17,8 @@ from teleworkerd.protocol.messages import (
     WaitRequest,
 )
 from teleworkerd.protocol.types import JobState, Stream
-from tests.twctl.fake import JOB_ID, FakeJob, FakeServer, make_status
+from tests.twctl.fake import FakeServer
+from tests.twctl.fake_output import JOB_ID, FakeJob, make_status
 from twctl.client import Client
 from twctl.profile import Profile
 

@@ -15,7 +15,7 @@ from teleworkerd.protocol.errors import (
     Unavailable,
 )
 from teleworkerd.protocol.types import JobState, LaunchFailure, LaunchStage, Reason
-from tests.twctl.fake import make_status
+from tests.twctl.fake_output import make_status
 from twctl.exit_codes import OF_ERROR, job_code, of_error, of_launch, of_status, ours
 
 

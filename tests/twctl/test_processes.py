@@ -15,7 +15,8 @@ import twctl
 from teleworkerd.protocol.messages import KillRequest
 from teleworkerd.protocol.types import JobState, Stream
 from tests.e2e.waiting import wait_for
-from tests.twctl.fake import JOB_ID, FakeJob, FakeServer, make_status
+from tests.twctl.fake import FakeServer
+from tests.twctl.fake_output import JOB_ID, FakeJob, make_status
 
 
 pytestmark = [
@@ -85,6 +86,7 @@ def job(server: FakeServer) -> FakeJob:
         ["list"],
         ["kill", JOB_ID],
         ["stop", JOB_ID],
+        ["rm", JOB_ID],
         ["info"],
         ["--help"],
     ],
@@ -92,6 +94,8 @@ def job(server: FakeServer) -> FakeJob:
 )
 def test_light_verbs(job: FakeJob, arguments: list[str]) -> None:
     """What asks once imports no event loop and nothing for pretty printing."""
+    job.status = make_status()
+
     done = subprocess.run(
         [sys.executable, "-c", PROBE, *arguments], capture_output=True, check=True
     )

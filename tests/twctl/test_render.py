@@ -9,11 +9,12 @@ from teleworkerd.protocol.types import (
     LaunchFailure,
     LaunchStage,
     Limits,
+    OnFull,
     Reason,
     StreamStatus,
     Usage,
 )
-from tests.twctl.fake import JOB_ID, make_status
+from tests.twctl.fake_output import JOB_ID, make_status
 from twctl.pretty import age, list_text, status_text
 from twctl.render import escape, moment, print_json, status_object
 
@@ -33,7 +34,11 @@ FULL = make_status(
     applied=Limits(mem=100),
     not_applied={"cpu": "no controller"},
     usage=Usage(0.5, 1, 2, 3, 4, 0),
-    stdout=StreamStatus(5, 12, bytes(32)),
+    stdout=StreamStatus(5, 12, bytes(32), 3),
+    merge=True,
+    output_limit=1000,
+    on_full=OnFull.DROP,
+    held_up="the disk is full",
 )
 
 GOLDEN = {
@@ -67,9 +72,13 @@ GOLDEN = {
         "oom_kills": 0,
     },
     "output": {
-        "stdout": {"bytes": 12, "first_offset": 5, "sha256": "00" * 32},
-        "stderr": {"bytes": 0, "first_offset": 0, "sha256": None},
+        "stdout": {"bytes": 12, "first_offset": 5, "sha256": "00" * 32, "dropped": 3},
+        "stderr": {"bytes": 0, "first_offset": 0, "sha256": None, "dropped": 0},
     },
+    "merge": True,
+    "output_limit": 1000,
+    "on_full": "drop",
+    "held_up": "the disk is full",
 }
 
 
@@ -116,7 +125,10 @@ def test_status_text() -> None:
     assert r"command:     sh -c '\xff'" in text.splitlines()
     assert "limits:      mem 100 MB, cpu 50%" in text.splitlines()
     assert "not applied: cpu: no controller" in text.splitlines()
-    assert "stdout:      12 bytes, from 5 on" in text.splitlines()
+    assert "stdout:      12 bytes, from 5 on, 3 of them dropped" in text.splitlines()
+    assert "stderr:      into stdout" in text.splitlines()
+    assert "output:      1000 bytes at most, drop when full" in text.splitlines()
+    assert "held up:     the disk is full" in text.splitlines()
     assert "error" not in text
 
 

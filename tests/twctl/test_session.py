@@ -24,8 +24,9 @@ from teleworkerd.protocol.messages import (
     StatusResponse,
     WaitRequest,
 )
-from teleworkerd.protocol.types import JobState, Stream
-from tests.twctl.fake import JOB_ID, FakeJob, FakeServer, FakeSession, make_status
+from teleworkerd.protocol.types import Chunk, JobState, Stream
+from tests.twctl.fake import FakeServer, FakeSession
+from tests.twctl.fake_output import JOB_ID, FakeJob, make_status
 from twctl import opening
 from twctl import session as session_module
 from twctl.profile import Profile
@@ -196,11 +197,14 @@ async def test_credit(server: FakeServer, profile: Profile) -> None:
     await session.ask(InfoRequest(0), InfoResponse)
 
     assert not fake.connection.credit(server.asked[0].id)
-    assert fake.outputs[server.asked[0].id][2] == WINDOW
+    assert fake.outputs[server.asked[0].id].offsets == {Stream.STDOUT: WINDOW}
 
-    assert data == b"".join([chunk.data async for chunk in subscription.chunks()])
+    assert data == b"".join(
+        [item.data async for item in subscription.items() if isinstance(item, Chunk)]
+    )
     assert subscription.end is not None
-    assert subscription.end.status == make_status()
+    assert subscription.end.status is not None
+    assert subscription.end.status.stdout.end == len(data)
     await session.close()
 
 
@@ -215,7 +219,7 @@ async def test_one_slow_stream(server: FakeServer, profile: Profile) -> None:
         OutputRequest(0, JOB_ID, Stream.STDERR, credit=WINDOW, follow=True)
     )
 
-    read = [len(chunk.data) async for chunk in other.chunks()]
+    read = [item.stop - item.offset async for item in other.items()]
 
     assert sum(read) == len(data)
     await session.ask(InfoRequest(0), InfoResponse)

@@ -1,33 +1,32 @@
-"""Copies a job's output to local descriptors, and signals to the job."""
+"""Follows a job: what it writes goes to us, our signals go to it."""
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from teleworkerd.protocol.types import JobSpec, JobState, JobStatus, Stream
-from twctl.client import Client, RemoteJob
+from twctl.client import Client
+from twctl.commands.copying import Copy, copy_output
 from twctl.commands.forwarding import Forwarder
 from twctl.commands.loop import run_loop
 from twctl.exit_codes import ExitCode, job_code
-from twctl.link import RETRY_FOR
+from twctl.lookback import Wanted
+from twctl.moments import Moment, nanoseconds
 from twctl.profile import Profile
 from twctl.render import print_notice
-from twctl.sink import Sink
 
 
-BOTH: Final = {Stream.STDOUT: 1, Stream.STDERR: 2}
+BOTH: Final = Copy({Stream.STDOUT: 1, Stream.STDERR: 2}, Wanted(follow=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """What to read of a job, to which descriptors, and how it shall end."""
+    """What to read of a job, and how it shall end."""
 
     job: str
-    streams: Mapping[Stream, int]
-    offset: int = 0
-    follow: bool = False
+    copy: Copy
+    since: Moment | None = None
+    until: Moment | None = None
     exit_code: bool = False
     reconnect: bool = True
 
@@ -37,37 +36,41 @@ def tail_job(profile: Profile, tail: Tail) -> int:
     return run_loop(_tail(profile, tail))
 
 
-def run_and_follow(profile: Profile, spec: JobSpec, request_id: str | None) -> int:
+def run_and_follow(
+    profile: Profile, spec: JobSpec, request_id: str | None, *, reconnect: bool
+) -> int:
     """Start a job, copy both outputs, and return the job's own code."""
-    return run_loop(_run(profile, spec, request_id))
+    return run_loop(_run(_client(profile, reconnect=reconnect), spec, request_id))
+
+
+def _client(profile: Profile, *, reconnect: bool) -> Client:
+    return Client(profile, retry_for=None if reconnect else 0, notice=print_notice)
 
 
 async def _tail(profile: Profile, tail: Tail) -> int:
-    retry_for = RETRY_FOR if tail.reconnect else 0
+    async with _client(profile, reconnect=tail.reconnect) as client:
+        # Whatever is asked is asked of one job, though its name may pass to another.
+        job = client.job(await client.job(tail.job).resolve())
+        status = await copy_output(job, _with_times(client, tail))
 
-    async with Client(profile, retry_for=retry_for, notice=print_notice) as client:
-        job = client.job(tail.job)
-        await _copy(job, tail.streams, offset=tail.offset, follow=tail.follow)
+        if tail.exit_code and status is None:
+            status = await job.status()
 
-        if not (tail.exit_code or tail.follow):
-            return ExitCode.OK
+    if status is not None and (tail.copy.wanted.follow or tail.exit_code):
+        _tell_what_may_be_missing(status)
 
-        status = await (job.wait() if tail.follow else job.status())
-
-    _tell_what_may_be_missing(status)
-    return job_code(status) if tail.exit_code else ExitCode.OK
+    return job_code(status) if status is not None and tail.exit_code else ExitCode.OK
 
 
-async def _run(profile: Profile, spec: JobSpec, request_id: str | None) -> int:
-    async with Client(profile, notice=print_notice) as client:
+async def _run(client: Client, spec: JobSpec, request_id: str | None) -> int:
+    async with client:
         forwarder = Forwarder(client)
 
         with forwarder:
             try:
                 job = await client.start(spec, request_id=request_id)
                 forwarder.begin(job)
-                await _copy(job, BOTH)
-                status = await job.wait()
+                status = await copy_output(job, BOTH) or await job.wait()
             except asyncio.CancelledError:
                 if forwarder.detached_by is None:
                     raise
@@ -80,6 +83,18 @@ async def _run(profile: Profile, spec: JobSpec, request_id: str | None) -> int:
     return job_code(status)
 
 
+def _with_times(client: Client, tail: Tail) -> Copy:
+    """Return what to copy, with the times that it means on the server's clock."""
+    now = client.now()
+    since, until = (
+        None if moment is None else nanoseconds(moment, now=now)
+        for moment in (tail.since, tail.until)
+    )
+    return replace(
+        tail.copy, wanted=replace(tail.copy.wanted, since=since, until=until)
+    )
+
+
 def _tell_what_may_be_missing(status: JobStatus) -> None:
     if status.state is JobState.LOST:
         print_notice(f"job {status.id} was lost: there may have been more output")
@@ -88,54 +103,3 @@ def _tell_what_may_be_missing(status: JobStatus) -> None:
             f"job {status.id}: a process outside it still held its output when it"
             " ended; there may have been more"
         )
-
-
-async def _copy(
-    job: RemoteJob,
-    streams: Mapping[Stream, int],
-    *,
-    offset: int = 0,
-    follow: bool = True,
-) -> None:
-    try:
-        async with asyncio.TaskGroup() as group:
-            watch = group.create_task(_watch(Sink(1)))
-            copies = [
-                group.create_task(_copy_one(job, stream, Sink(fd), offset, follow))
-                for stream, fd in streams.items()
-            ]
-            await asyncio.wait(copies)
-            watch.cancel()
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-
-
-async def _copy_one(
-    job: RemoteJob,
-    stream: Stream,
-    sink: Sink,
-    offset: int,
-    follow: bool,  # noqa: FBT001 - private
-) -> None:
-    chunks = job.output(stream, offset=offset, follow=follow)
-
-    try:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                await sink.write(chunk.data)
-    finally:
-        sink.close()
-
-
-async def _watch(sink: Sink) -> None:
-    """Raise `BrokenPipeError` when nobody reads *sink* any more."""
-    abandoned = asyncio.Event()
-    sink.watch(abandoned.set)
-
-    try:
-        await abandoned.wait()
-    finally:
-        sink.unwatch()
-        sink.close()
-
-    raise BrokenPipeError

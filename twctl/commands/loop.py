@@ -6,11 +6,15 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from teleworkerd.protocol.memory import expect_chunks
+
 
 T = TypeVar("T")
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
     """Run *main* to its end; raises `KeyboardInterrupt` at Ctrl-C."""
+    expect_chunks()
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

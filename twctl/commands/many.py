@@ -16,11 +16,12 @@ def tell_each(
     request: Callable[[int, str], Request],
     *,
     timeout: float | None = RESPONSE_TIMEOUT,
+    done: list[str] | None = None,
 ) -> int:
     """Send each job the *request* that is made from a number and the job.
 
-    One that is refused does not keep the others from being told. Returns the
-    exit code.
+    One that is refused does not keep the others from being told. The IDs of those
+    that were told are added to *done*. Returns the exit code.
     """
     jobs = [job_ref(job) for job in jobs]
     code: int = ExitCode.OK
@@ -35,6 +36,9 @@ def tell_each(
                 print_error(str(error))
                 code = max(code, of_error(error, is_run=False))
             else:
+                if done is not None:
+                    done.append(response.job)
+
                 if response.already_ended:
                     print_notice(f"job {response.job} had already ended")
 

@@ -10,10 +10,12 @@ from twctl.blocking import start
 from twctl.commands.options import Form, Verb, call_of, optional, output_form, parsed
 from twctl.parsing import (
     each,
+    parse_bytes,
     parse_duration,
     parse_env,
     parse_label,
     parse_megabytes,
+    parse_on_full,
     parse_percent,
     parse_text,
 )
@@ -62,10 +64,26 @@ def run(  # noqa: PLR0913 - one parameter for each option
         str | None,
         typer.Option("-w", "--workdir", metavar="DIR", help="Where to run it."),
     ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="stderr into stdout, in exact order.")
+    ] = False,
+    output_limit: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Most output kept: 512 (bytes), 10m, 2g."),
+    ] = None,
+    on_full: Annotated[
+        str | None,
+        typer.Option(
+            metavar="block|drop|kill", help="What happens at the output's limit."
+        ),
+    ] = None,
     request_id: Annotated[
         str | None,
         typer.Option(metavar="ID", help="The same ID never starts a second job."),
     ] = None,
+    no_reconnect: Annotated[
+        bool, typer.Option("--no-reconnect", help="End when the connection does.")
+    ] = False,
     output: Form = "text",
 ) -> int:
     """Start a job, without a shell, and print its ID.
@@ -82,6 +100,9 @@ def run(  # noqa: PLR0913 - one parameter for each option
         name=optional(parse_text, name, "--name"),
         labels=dict(parsed(each(parse_label), label or [], "--label")),
         timeout=optional(parse_duration, timeout, "--timeout"),
+        merge=merge,
+        output_limit=optional(parse_bytes, output_limit, "--output-limit"),
+        on_full=optional(parse_on_full, on_full, "--on-full"),
     )
     request_id = optional(parse_text, request_id, "--request-id")
     form = output_form(output)
@@ -91,10 +112,11 @@ def run(  # noqa: PLR0913 - one parameter for each option
         # asyncio doubles the time of a detached start.
         from twctl.commands.following import run_and_follow  # noqa: PLC0415
 
-        return run_and_follow(call.profile(), spec, request_id)
+        profile = call.profile()
+        return run_and_follow(profile, spec, request_id, reconnect=not no_reconnect)
 
     request = RunRequest(0, request_id or os.urandom(16).hex(), spec)
-    job = start(call.profile(), request).job
+    job = start(call.profile(), request, again=not no_reconnect).job
 
     if form is OutputForm.JSON:
         print_json({"schema": SCHEMA, "id": job})

@@ -28,6 +28,9 @@ def wait(
         str | None,
         typer.Option(metavar="DURATION", help="Give up, with 124, after 10s, 5m…"),
     ] = None,
+    no_reconnect: Annotated[
+        bool, typer.Option("--no-reconnect", help="End when the connection does.")
+    ] = False,
     output: Form = "text",
 ) -> int:
     """Wait until jobs have ended; print a code per line, exit with the highest."""
@@ -37,4 +40,6 @@ def wait(
     form = output_form(output)
     refs = [job_ref(job) for job in jobs]
     seconds = optional(parse_duration, timeout, "--timeout")
-    return wait_for_all(call_of(context).profile(), refs, seconds, form)
+    return wait_for_all(
+        call_of(context).profile(), refs, seconds, form, reconnect=not no_reconnect
+    )

@@ -23,13 +23,20 @@ Outcome = JobStatus | TeleworkerError | None
 
 
 def wait_for_all(
-    profile: Profile, refs: Sequence[str], timeout: float | None, form: OutputForm
+    profile: Profile,
+    refs: Sequence[str],
+    timeout: float | None,
+    form: OutputForm,
+    *,
+    reconnect: bool,
 ) -> int:
     """Wait, print a code for each job that ended, and return the highest.
 
     After *timeout* seconds the code is 124, whatever had ended by then.
     """
-    outcomes = run_loop(_wait(profile, refs, timeout))
+    retry_for = None if reconnect else 0
+    client = Client(profile, retry_for=retry_for, notice=print_notice)
+    outcomes = run_loop(_wait(client, refs, timeout))
     ended = [outcome for outcome in outcomes if isinstance(outcome, JobStatus)]
 
     if form is OutputForm.JSON:
@@ -46,11 +53,11 @@ def wait_for_all(
 
 
 async def _wait(
-    profile: Profile,
+    client: Client,
     refs: Sequence[str],
     timeout: float | None,  # noqa: ASYNC109 - what has ended by then is wanted
 ) -> list[Outcome]:
-    async with Client(profile, notice=print_notice) as client:
+    async with client:
         tasks = [asyncio.create_task(client.job(ref).wait()) for ref in refs]
 
         try:

@@ -1,0 +1,102 @@
+"""Which messages each side sends, and what may answer a request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from teleworkerd.protocol.errors import RequestError
+from teleworkerd.protocol.messages import (
+    Cancel,
+    ClientHello,
+    Credit,
+    DoneResponse,
+    ErrorResponse,
+    Goaway,
+    InfoRequest,
+    InfoResponse,
+    InterleaveEnd,
+    InterleaveRequest,
+    InterleaveResponse,
+    KillRequest,
+    ListRequest,
+    ListResponse,
+    Message,
+    OutputChunk,
+    OutputEnd,
+    OutputGap,
+    OutputRequest,
+    OutputResponse,
+    Ping,
+    Pong,
+    RemoveRequest,
+    RequestId,
+    RunRequest,
+    RunResponse,
+    ServerHello,
+    StatusRequest,
+    StatusResponse,
+    StopRequest,
+    WaitRequest,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected(Message):
+    """A request that was well formed but asks for what cannot be; never sent."""
+
+    type = "rejected"
+    id: RequestId
+    error: RequestError
+
+
+RESPONSES: Final[Mapping[type[Message], tuple[type[Message], ...]]] = {
+    RunRequest: (RunResponse,),
+    StatusRequest: (StatusResponse,),
+    WaitRequest: (StatusResponse,),
+    ListRequest: (ListResponse,),
+    KillRequest: (DoneResponse,),
+    StopRequest: (DoneResponse,),
+    RemoveRequest: (DoneResponse,),
+    OutputRequest: (OutputResponse, OutputChunk, OutputGap, OutputEnd),
+    InterleaveRequest: (InterleaveResponse, OutputChunk, OutputGap, InterleaveEnd),
+    InfoRequest: (InfoResponse,),
+    Rejected: (),
+}
+"""What may answer a request, besides an `ErrorResponse`."""
+
+CLIENT_MESSAGES: Final[tuple[type[Message], ...]] = (
+    ClientHello,
+    RunRequest,
+    StatusRequest,
+    WaitRequest,
+    ListRequest,
+    KillRequest,
+    StopRequest,
+    RemoveRequest,
+    OutputRequest,
+    InterleaveRequest,
+    InfoRequest,
+    Credit,
+    Cancel,
+    Ping,
+    Pong,
+)
+
+SERVER_MESSAGES: Final[tuple[type[Message], ...]] = (
+    ServerHello,
+    Goaway,
+    ErrorResponse,
+    RunResponse,
+    StatusResponse,
+    ListResponse,
+    DoneResponse,
+    OutputResponse,
+    InterleaveResponse,
+    OutputChunk,
+    OutputGap,
+    OutputEnd,
+    InterleaveEnd,
+    InfoResponse,
+    Ping,
+    Pong,
+)
