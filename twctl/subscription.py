@@ -19,7 +19,7 @@ from teleworkerd.protocol.messages import (
 from teleworkerd.protocol.types import Chunk, Gap, Stream
 
 
-WINDOW: Final = 2 << 20  # bytes on their way or unread; hides a round trip
+WINDOW: Final = 4 << 20  # bytes on their way or unread; hides a round trip
 FIRST_WINDOW: Final = 4 << 10  # bytes after a cut; what a bad link still gets through
 
 OutputQuery = OutputRequest | InterleaveRequest

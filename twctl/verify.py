@@ -11,7 +11,10 @@ from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Stream, StreamStat
 
 
 SMALL: Final = 32 << 10  # bytes; hashed in less time than a thread needs to wake
-ROUND: Final = 1 << 20  # bytes given to the thread until it must have had the last
+BATCH: Final = 1 << 20  # bytes for which a thread is woken: it costs the loop a wait
+
+
+_Work = tuple[list[bytes], asyncio.Future[None]]
 
 
 class DigestMismatch(TeleworkerError):
@@ -49,7 +52,7 @@ class DigestMismatch(TeleworkerError):
 class Digest:
     """The SHA-256 of one stream that is read from its first byte on.
 
-    Much is hashed on a thread of its own, which is at most two `ROUND`s behind.
+    Much is hashed on a thread of its own, which is at most two batches behind.
     `close` ends it.
     """
 
@@ -58,8 +61,8 @@ class Digest:
         self._offset = 0
         self._sha256 = hashlib.sha256()
         self._worker: _Worker | None = None
-        self._small: list[bytes] = []  # what waits until it is worth a thread's waking
-        self._small_size = 0
+        self._batch: list[bytes] = []  # what waits until it is worth a thread's waking
+        self._batch_size = 0
 
     async def add(self, item: Chunk | Gap) -> None:
         """Take what comes next; waits if the thread is far behind."""
@@ -70,14 +73,14 @@ class Digest:
 
         size = len(item.data)
 
-        if self._worker is None and size < SMALL:
+        if self._worker is None and not self._batch and size < SMALL:
             self._sha256.update(item.data)
             return
 
-        self._small.append(item.data)
-        self._small_size += size
+        self._batch.append(item.data)
+        self._batch_size += size
 
-        if self._small_size >= SMALL:
+        if self._batch_size >= BATCH:
             await self._flush()
 
     async def check(self, status: JobStatus) -> bool:
@@ -114,15 +117,14 @@ class Digest:
             self._worker.close()
 
     async def _flush(self) -> None:
-        if not self._small:
+        if not self._batch:
             return
 
         if self._worker is None:
             self._worker = _Worker(self._sha256)
 
-        work = self._small[0] if len(self._small) == 1 else b"".join(self._small)
-        self._small, self._small_size = [], 0
-        await self._worker.put(work)
+        batch, self._batch, self._batch_size = self._batch, [], 0
+        await self._worker.put(batch)
 
 
 class _Worker:
@@ -130,42 +132,36 @@ class _Worker:
 
     def __init__(self, sha256: "hashlib._Hash") -> None:
         self._sha256 = sha256
-        self._work: queue.SimpleQueue[bytes | asyncio.Future[None] | None]
-        self._work = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        self._mark: asyncio.Future[None] | None = None
-        self._given = 0  # bytes since the mark
+        self._last: asyncio.Future[None] | None = None
         threading.Thread(target=self._run, daemon=True).start()
 
-    async def put(self, data: bytes) -> None:
-        self._work.put(data)
-        self._given += len(data)
+    async def put(self, batch: list[bytes]) -> None:
+        """Have *batch* hashed; returns when the one before has been."""
+        before, self._last = self._last, self._loop.create_future()
+        self._work.put((batch, self._last))
 
-        if self._given >= ROUND:
-            await self.finish(behind=True)
-
-    async def finish(self, *, behind: bool = False) -> None:
-        """Return when all is hashed or, if *behind*, all up to the last such call."""
-        before, self._mark = self._mark, self._loop.create_future()
-        self._work.put(self._mark)
-        self._given = 0
-
-        if not behind:
-            await self._mark
-        elif before is not None:
+        if before is not None:
             await before
+
+    async def finish(self) -> None:
+        """Return when all is hashed."""
+        if self._last is not None:
+            await self._last
 
     def close(self) -> None:
         self._work.put(None)
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
-            if isinstance(work, bytes):
-                self._sha256.update(work)
-                continue
+            batch, done = work
+
+            for data in batch:
+                self._sha256.update(data)
 
             try:
-                self._loop.call_soon_threadsafe(_settle, work)
+                self._loop.call_soon_threadsafe(_settle, done)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 return
 
@@ -175,6 +171,6 @@ def stream_status(status: JobStatus, stream: Stream) -> StreamStatus:
     return status.stdout if stream is Stream.STDOUT else status.stderr
 
 
-def _settle(mark: asyncio.Future[None]) -> None:
-    if not mark.done():
-        mark.set_result(None)
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)

@@ -110,11 +110,9 @@ class Keeper:
         self._reap_orphans()
 
     def job_changed(self, job: RunningJob) -> None:
-        """Tell the server soon what is new of the output of *job*."""
-        if not self._changed:
-            asyncio.get_running_loop().call_soon(self._tell_news)
-
+        """Tell the server what is new of the output of *job*."""
         self._changed.add(job)
+        self._tell_news()
 
     async def clear_leftovers(self) -> None:
         """Take over what an earlier keeper left.

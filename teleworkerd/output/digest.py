@@ -11,7 +11,7 @@ from teleworkerd.output.gaps import Gaps
 
 
 _STEP: Final = 4 << 20  # bytes; less waits, more is done piece by piece
-_BLOCK: Final = 256 << 10  # bytes read at once
+_BLOCK: Final = 1 << 20  # bytes read at once
 
 EMPTY: Final = hashlib.sha256(b"").digest()
 

@@ -15,12 +15,12 @@ from tests.twctl.fake import FakeServer
 from tests.twctl.fake_output import JOB_ID, FakeJob, make_status
 from twctl.client import Client
 from twctl.profile import Profile
-from twctl.verify import ROUND, SMALL, Digest, DigestMismatch
+from twctl.verify import BATCH, SMALL, Digest, DigestMismatch
 
 
 pytestmark = pytest.mark.timeout(30)
 
-DATA = random.Random(1).randbytes(3 * ROUND + 5)
+DATA = random.Random(1).randbytes(3 * BATCH + 5)
 
 
 def known(data: bytes, *, dropped: int = 0) -> StreamStatus:
@@ -56,7 +56,7 @@ async def test_any_chunks(step: int) -> None:
 async def test_large_then_small() -> None:
     """What is small waits for its turn behind what is large."""
     digest = Digest(Stream.STDERR)
-    cuts = [0, ROUND, ROUND + 1, ROUND + 3, 2 * ROUND, 2 * ROUND + 1, len(DATA)]
+    cuts = [0, BATCH, BATCH + 1, BATCH + 3, 2 * BATCH, 2 * BATCH + 1, len(DATA)]
 
     for offset, stop in itertools.pairwise(cuts):
         await digest.add(Chunk(Stream.STDERR, offset, DATA[offset:stop]))
@@ -136,12 +136,12 @@ async def test_output_of_the_library(server: FakeServer, profile: Profile) -> No
 async def test_over_an_outage(server: FakeServer, profile: Profile) -> None:
     """What was read before and after a cut is verified as one."""
     server.jobs[JOB_ID] = ended(DATA)
-    server.cuts = [ROUND] * 2
+    server.cuts = [BATCH] * 2
 
     async with Client(profile) as client:
         assert await size(client.job(JOB_ID).output()) == len(DATA)
 
-        server.cuts = [ROUND]
+        server.cuts = [BATCH]
         server.jobs[JOB_ID].output[Stream.STDOUT] = DATA[:-1] + b"?"
         await client._link._session.close()  # type: ignore[union-attr]
 
