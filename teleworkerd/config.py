@@ -98,7 +98,7 @@ class OutputConfig:
     window: Annotated[int, Between(0, 64 * MIB)] = MIB
     chunk: Annotated[int, Between(KIB, MAX_CHUNK)] = MAX_CHUNK
     queue_chunks: Annotated[int, Between(1, 1024)] = 4
-    send_buffer: Annotated[int, Between(16 * KIB, 16 * MIB)] = 512 * KIB
+    send_buffer: Annotated[int, Between(16 * KIB, 16 * MIB)] = 256 * KIB
     pipe: Annotated[int, Between(4 * KIB, 16 * MIB)] = MIB
     job_limit: Offset = 16 * GIB
     owner_limit: Offset = 64 * GIB

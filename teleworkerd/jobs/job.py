@@ -81,6 +81,14 @@ class Job:
         )
 
     @property
+    def facts(self) -> JobStatus:
+        """What `status` has, without how its output is at this moment.
+
+        It is there already: for who looks at many jobs.
+        """
+        return self._record.status
+
+    @property
     def is_over(self) -> bool:
         """Whether the job has ended, for good."""
         return self._record.status.state.is_final

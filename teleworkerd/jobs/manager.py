@@ -149,16 +149,16 @@ class JobManager:
         Raises `JobNotFound` when *before* has been removed meanwhile.
         """
         for job in self._jobs.newest_first(owner, before=before):
-            status = job.status
+            facts = job.facts
 
-            if states and status.state not in states:
+            if states and facts.state not in states:
                 continue
 
-            if name is not None and status.name != name:
+            if name is not None and facts.name != name:
                 continue
 
-            if (labels or {}).items() <= status.labels.items():
-                yield status
+            if (labels or {}).items() <= facts.labels.items():
+                yield job.status
 
     def signal(self, job: Job, number: int, *, tree: bool) -> None:
         """Send a signal to a job that has not ended."""
@@ -221,7 +221,7 @@ class JobManager:
         counts = dict.fromkeys(map(str, JobState), 0)
 
         for job in self._jobs:
-            counts[job.status.state] += 1
+            counts[job.facts.state] += 1
 
         return counts
 

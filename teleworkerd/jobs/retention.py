@@ -70,4 +70,4 @@ def expired(jobs: Sequence[Job], config: RetentionConfig, *, now: int) -> Iterat
 
 def _ended_at(job: Job) -> int:
     # Of a lost job nobody knows when it ended.
-    return job.status.ended_at or job.status.created_at
+    return job.facts.ended_at or job.facts.created_at

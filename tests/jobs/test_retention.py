@@ -30,7 +30,7 @@ class Old:
     created_at: int = 0
 
     @property
-    def status(self) -> "Old":
+    def facts(self) -> "Old":
         """The job itself."""
         return self
 
