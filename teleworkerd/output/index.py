@@ -95,13 +95,15 @@ class OutputIndex(Sequence[IndexRecord]):
 
     def steps(self, stdout: int, stderr: int) -> Iterator[Step]:
         """Yield what was added from these ends on, in order, as far as is known."""
-        # Records before both ends add nothing; one of them may lie far back.
-        place = min(
-            self._place(Stream.STDOUT, stdout), self._place(Stream.STDERR, stderr)
-        )
+        place = self._first(stdout, stderr)
 
         while records := self[place : place + _READ]:
             place += len(records)
+
+            if records[-1].stdout <= stdout and records[-1].stderr <= stderr:
+                # One end may lie far behind the other, with nothing in between.
+                place = max(place, self._first(stdout, stderr))
+                continue
 
             for record in records:
                 if record.stdout > stdout:
@@ -129,6 +131,11 @@ class OutputIndex(Sequence[IndexRecord]):
             if not records:
                 break
 
+            if records[-1].end(stream) <= offset:
+                # The other stream may have had very much in between.
+                place = max(place, self._place(stream, offset))
+                continue
+
             for record in records:
                 end = record.end(stream)
 
@@ -152,6 +159,12 @@ class OutputIndex(Sequence[IndexRecord]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _first(self, stdout: int, stderr: int) -> int:
+        """Return the place of the first record that goes beyond one of these ends."""
+        return min(
+            self._place(Stream.STDOUT, stdout), self._place(Stream.STDERR, stderr)
+        )
 
     def _place(self, stream: Stream, offset: int) -> int:
         """Return the place of the first record that goes beyond *offset*."""

@@ -81,6 +81,10 @@ class Connection(ABC):
 
     def get_buffer(self, size: int) -> memoryview:
         """Return memory for *size* bytes or more from the peer."""
+        if self.state is ConnectionState.CLOSED:
+            # Closing may read on while the memory from before is still in use.
+            return memoryview(bytearray(size))
+
         return self._decoder.get_buffer(size)
 
     def buffer_updated(self, size: int) -> None:
@@ -103,8 +107,9 @@ class Connection(ABC):
                 if frame is None:
                     return
 
-                message = decode(frame, self._incoming)
-                del frame  # or its memory could not be used again
+                with frame:  # or an error of it would keep its memory from growing
+                    message = decode(frame, self._incoming)
+
                 self._accept(message)
             except (RemoteProtocolError, RequestError) as error:
                 self._refuse(error)

@@ -251,3 +251,43 @@ def test_seeks_and_does_not_scan(
     assert use(large)
     assert reads.count < 100
     assert reads.bytes < 64 << 10
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda index: (
+            list(index.times(Stream.STDERR, 0, 6, most=9)) == [(0, 1), (5, 3)]
+        ),
+        lambda index: index.times(Stream.STDERR, 5, 9, most=9) == [(5, 3)],
+        lambda index: (
+            list(index.steps(9, 0))
+            == [
+                Step(1, Stream.STDERR, 0, 5),
+                Step(3, Stream.STDOUT, 9, 10),
+                Step(3, Stream.STDERR, 5, 6),
+            ]
+        ),
+    ],
+    ids=["times", "times at the end", "steps"],
+)
+def test_passes_over_what_adds_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    use: Callable[[OutputIndex], bool],
+) -> None:
+    """What one stream had while the other was silent is not read to be left out."""
+    block = IndexRecord(2, 9, 5).pack() * 100_000
+
+    with (tmp_path / "index").open("wb") as file:
+        file.write(IndexRecord(1, 0, 5).pack())
+        file.writelines(itertools.repeat(block, 10))
+        file.write(IndexRecord(3, 10, 6).pack())
+
+    reads = Reads(monkeypatch)
+
+    with OutputIndex(tmp_path / "index") as index:
+        assert use(index)
+
+    assert reads.count < 200
+    assert reads.bytes < 128 << 10

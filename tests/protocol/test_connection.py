@@ -455,3 +455,22 @@ def test_credit_is_for_output() -> None:
     assert refuses(client, Credit(2, 1))
     assert feed(server, {"type": "credit", "id": 1, "bytes": 1}) == [Credit(1, 1)]
     assert server.credit(1) == 0
+
+
+def test_a_rejected_request_holds_no_memory_of_the_connection() -> None:
+    """Whoever keeps the error does not keep the next bytes from coming in."""
+    _, server = greeted()
+    wrong = {"type": "stop", "id": 1, "job": "j", "grace": -5.0}
+    [rejected] = feed(server, wrong)
+
+    assert isinstance(rejected, Rejected)
+    assert failure(server, LENGTH.pack(1 << 20) + bytes(200_000)) is None
+
+
+def test_a_broken_frame_holds_no_memory_of_the_connection() -> None:
+    """A transport may ask for memory until it is closed, while the error is told."""
+    client, _ = greeted()
+    error = failure(client, LENGTH.pack(1) + b"\xc1" + bytes(100))
+
+    assert isinstance(error, RemoteProtocolError)
+    assert len(client.get_buffer(1 << 20)) >= 1 << 20

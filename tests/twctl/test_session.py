@@ -10,6 +10,7 @@ from teleworkerd.protocol.errors import (
     JobNotFound,
     ProtocolViolation,
 )
+from teleworkerd.protocol.framing import LENGTH
 from teleworkerd.protocol.messages import (
     MAX_REQUESTS,
     Cancel,
@@ -294,3 +295,23 @@ async def test_unused_session_can_be_closed_twice(profile: Profile) -> None:
     await session.close()
     await session.close()
     session.abort()
+
+
+async def test_a_broken_server_may_go_on_sending(
+    server: FakeServer, profile: Profile
+) -> None:
+    """What comes after a frame that cannot be read is no fault of the transport."""
+    faults: list[dict[str, object]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, fault: faults.append(fault))
+    session = await opened(profile)
+    [peer] = server.sessions
+    assert peer.transport is not None
+    peer.transport.write(LENGTH.pack(1) + b"\xc1" + bytes(4 << 20))
+
+    with pytest.raises(ConnectionRejected):
+        await session.ask(WaitRequest(0, JOB_ID), StatusResponse)
+
+    await session.close()
+
+    assert faults == []
