@@ -17,7 +17,9 @@ def send(pids: Iterable[int], signum: int) -> None:
 
     A process that we may not signal is left alone, and stays in sight.
     """
-    for pid in pids:
+    # Parents before their children, as a rule: a shell whose child is the first to
+    # go may exit by itself, and nobody could tell that it was stopped.
+    for pid in sorted(pids):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signum)
 

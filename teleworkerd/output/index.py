@@ -20,6 +20,7 @@ from teleworkerd.protocol.types import Stream
 RECORD: Final = struct.Struct("<QQQ")
 
 _READ: Final = 1024  # records at once, in a walk
+_FEW: Final = 16  # records at once, where the next one of a stream may be far
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +123,11 @@ class OutputIndex(Sequence[IndexRecord]):
         At most *most* pairs; the last run then goes up to where it went.
         """
         runs: list[tuple[int, int]] = []
-        place = self._place(stream, offset)
+        place, size = self._place(stream, offset), _FEW
 
         while offset < stop and len(runs) < most:
-            records = self[place : place + _READ]
-            place += len(records)
-
-            if not records:
-                break
-
-            if records[-1].end(stream) <= offset:
-                # The other stream may have had very much in between.
-                place = max(place, self._place(stream, offset))
-                continue
+            records = self[place : place + size]
+            known = len(runs)
 
             for record in records:
                 end = record.end(stream)
@@ -145,6 +138,17 @@ class OutputIndex(Sequence[IndexRecord]):
 
                 if offset >= stop or len(runs) == most:
                     break
+
+            if len(records) < size:
+                break
+
+            place += size
+
+            if len(runs) - known > 1:
+                size = _READ
+            else:
+                # The other stream may have had very much in between.
+                place, size = max(place, self._place(stream, offset)), _FEW
 
         return runs
 

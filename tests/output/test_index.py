@@ -291,3 +291,17 @@ def test_passes_over_what_adds_nothing(
 
     assert reads.count < 200
     assert reads.bytes < 128 << 10
+
+
+def test_times_of_a_stream_that_is_seldom_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two records of one stream there may be thousands of the other."""
+    records = [IndexRecord(n, n // 5000, n) for n in range(100_000)]
+    reads = Reads(monkeypatch)
+
+    with write(tmp_path / "index", records) as index:
+        runs = index.times(Stream.STDOUT, 0, 99, most=99)
+
+    assert runs == [(n, 5000 * (n + 1)) for n in range(19)]
+    assert reads.bytes < 100_000 * RECORD.size // 50
