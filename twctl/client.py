@@ -90,6 +90,10 @@ class RemoteJob:
 
         return self._ref
 
+    def now(self) -> int:
+        """Return what the server's clock shows, in ns since the epoch."""
+        return self._link.now()
+
     async def status(self) -> JobStatus:
         """Return the job as it is now."""
         request = StatusRequest(0, self._ref or self.id)

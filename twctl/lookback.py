@@ -69,7 +69,8 @@ async def select(
     status = await job.status()
     ends = {stream: stream_status(status, stream).end for stream in starts}
 
-    if wanted.until is not None:
+    # What is still to come cuts nothing off.
+    if wanted.until is not None and wanted.until <= job.now():
         until = _at(request, dict.fromkeys(starts, 0), since=wanted.until)
         before = await _where(job, until)
         ends = {stream: min(end, before[stream]) for stream, end in ends.items()}

@@ -184,9 +184,12 @@ class JobManager:
             return
 
         if not job.is_over:
+            state = job.facts.state
+            is_ending = job.has_exited or state is JobState.STOPPING
+            verb = "wait" if is_ending else "stop"
             raise JobNotEnded(
-                f"job {job.id} has not ended; it is {job.status.state}:"
-                f" stop it first, with 'twctl stop {job.id}'",
+                f"job {job.id} has not ended, it is"
+                f" {'about to' if is_ending else state}; 'twctl {verb} {job.id}' first",
                 {"job": job.id},
             )
 

@@ -32,7 +32,12 @@ class Retention:
     async def run(self) -> None:
         """Look again and again; never returns."""
         while True:
-            await self.sweep()
+            try:
+                await self.sweep()
+            except Exception:
+                # The next look may go well; without any, the disk would fill up.
+                log.exception("not all jobs that were to go could be removed")
+
             await asyncio.sleep(self._config.interval)
 
     async def sweep(self) -> None:

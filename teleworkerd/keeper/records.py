@@ -15,6 +15,7 @@ from teleworkerd.protocol.types import Gap, Stream
 
 
 _RETRY: Final = 1.0  # seconds until a record that could not be written is tried again
+_RESERVE: Final = 4096  # bytes; a block of most disks
 _LAZY: Final = 1.0  # seconds between two records of bytes that are thrown away
 
 
@@ -35,6 +36,13 @@ class RecordFile:
 
         if os.pwrite(self._fd, record, place * len(record)) != len(record):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def reserve(self, size: int) -> None:
+        """Take *size* bytes of the disk now, as zeros; raises `OSError`."""
+        if self._fd is None:
+            self._fd = open_new(self._path)
+
+        os.posix_fallocate(self._fd, 0, size)
 
     def close(self) -> None:
         """Close the file; twice is no harm."""
@@ -124,10 +132,16 @@ class GapFile:
     The order is: `claim` what is about to be dropped, drop it, and `settle` before
     anything is kept. So whatever ends the keeper in between, a hole in a spool has its
     record; a record may say more than was dropped only beyond the stream's end.
+    With *reserve* there is room for the first records on a full disk too. Raises
+    `OSError`.
     """
 
-    def __init__(self, directory: JobDirectory) -> None:
+    def __init__(self, directory: JobDirectory, *, reserve: bool = False) -> None:
         self._file = RecordFile(directory.gaps)
+
+        if reserve:
+            self._file.reserve(_RESERVE)
+
         self._count = 0
         self._last: dict[Stream, tuple[int, Gap]] = {}
 

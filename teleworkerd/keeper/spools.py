@@ -59,8 +59,9 @@ class Spools:
 
         with contextlib.ExitStack() as stack:
             self._index = SpoolIndex(directory, grown=watcher.output_changed)
-            self._gaps = GapFile(directory)
             stack.callback(self._index.close)
+            may_drop = self._on_full is not OnFull.BLOCK
+            self._gaps = GapFile(directory, reserve=may_drop)
             stack.callback(self._gaps.close)
             books = Books(self._index, self._gaps, share)
 

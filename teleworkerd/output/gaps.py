@@ -2,7 +2,8 @@
 
 The file, there once something was dropped, has records of 24 bytes, little-endian:
 offset and stop of the gap (u64 each), the stream (u8: 0 stdout, 1 stderr), seven zero
-bytes. A gap that grows is written over itself.
+bytes. A gap that grows is written over itself. Zeros stand for no gap: the file may
+have been made longer than it is, so that a full disk has room for it.
 """
 
 import bisect

@@ -129,7 +129,7 @@ def _reload(
         return
 
     listener.use(context)
-    log.info("new settings and certificates are used for what begins from now on")
+    log.info("settings and certificates that hold now are used for what begins now")
 
 
 async def _end_jobs(manager: JobManager, link: KeeperLink) -> None:

@@ -361,3 +361,11 @@ def seconds_of(twctl: Twctl, *arguments: str) -> float:
         begins.append(time.monotonic())
 
     return min(end - begin for begin, end in itertools.pairwise(begins))
+
+
+def test_last_lines_until_later(alice: Twctl) -> None:
+    """An end that is still to come takes nothing from the last lines."""
+    job = alice.shell("seq 1 9")
+    alice.ended(job)
+
+    assert alice("tail", "-n", "2", "--until", "2099-01-01", job).stdout == b"8\n9\n"

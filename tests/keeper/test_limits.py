@@ -66,12 +66,12 @@ def test_kill(place: Place) -> None:
         job = keeper.launch(
             "sh",
             "-c",
-            "setsid sleep 300 & echo $! >&2; yes",
+            "setsid sleep 300 & echo $!; yes",
             on_full=OnFull.KILL,
             output_limit=LIMIT,
         )
         record = job.exited()
-        (child,) = map(int, job.output(Stream.STDERR).split())
+        child = int(job.output(Stream.STDOUT).split(maxsplit=1)[0])
         log = keeper.close()
 
     kept = record.stdout + record.stderr - record.stdout_dropped - record.stderr_dropped
