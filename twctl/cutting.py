@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from teleworkerd.protocol.types import Chunk, Gap, Stream
-
-
-Piece = Chunk | Gap
+from teleworkerd.protocol.types import Gap, Piece, Stream
 
 
 class Cut:

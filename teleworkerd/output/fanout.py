@@ -5,9 +5,9 @@ from collections.abc import Callable
 from teleworkerd.output.gaps import Gaps
 from teleworkerd.output.history import OutputHistory
 from teleworkerd.output.index import OutputIndex
-from teleworkerd.output.subscription import Piece, Subscription
+from teleworkerd.output.subscription import Subscription
 from teleworkerd.protocol.errors import OffsetOutOfRange, RequestError
-from teleworkerd.protocol.types import Stream
+from teleworkerd.protocol.types import Piece, Stream
 
 
 class Fanout:

@@ -7,9 +7,9 @@ from typing import Final
 
 from teleworkerd.output.fanout import Fanout
 from teleworkerd.output.index import OutputIndex, Step
-from teleworkerd.output.subscription import Piece, Reading
+from teleworkerd.output.subscription import Reading
 from teleworkerd.protocol.messages import MAX_TIMES
-from teleworkerd.protocol.types import Chunk, Gap, Stream
+from teleworkerd.protocol.types import Chunk, Gap, Piece, Stream
 
 
 _TOGETHER: Final = 256 << 10  # bytes of one stream that are taken as one

@@ -10,11 +10,8 @@ from typing import Protocol, Self
 
 from teleworkerd.output.index import OutputIndex
 from teleworkerd.protocol.errors import RequestError
-from teleworkerd.protocol.messages import MAX_TIMES
-from teleworkerd.protocol.types import Chunk, Gap, Stream
-
-
-Piece = Chunk | Gap
+from teleworkerd.protocol.messages import MAX_CHUNK, MAX_TIMES
+from teleworkerd.protocol.types import Gap, Piece, Stream
 
 
 class Source(Protocol):
@@ -229,8 +226,9 @@ class Subscription(Reading):
         if self._index is None:
             return []
 
+        stop = self.offset + min(limit, MAX_CHUNK)
         return self._index.times(
-            self._source.stream, self.offset, self.offset + limit, most=MAX_TIMES + 1
+            self._source.stream, self.offset, stop, most=MAX_TIMES + 1
         )
 
 

@@ -92,6 +92,10 @@ class Gap:
     stop: int
 
 
+Piece = Chunk | Gap
+"""What a reader gets next of a stream."""
+
+
 class JobState(StrEnum):
     """Where a job is; `teleworkerd.jobs.state` says how it gets there."""
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from teleworkerd import __version__
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
-from teleworkerd.output.subscription import Piece, Reading
+from teleworkerd.output.subscription import Reading
 from teleworkerd.protocol.codec import dump_record
 from teleworkerd.protocol.framing import MAX_FRAME
 from teleworkerd.protocol.messages import (
@@ -39,7 +39,7 @@ from teleworkerd.protocol.messages import (
     WaitRequest,
 )
 from teleworkerd.protocol.shape import MAX_VALUES
-from teleworkerd.protocol.types import Gap, JobStatus, Stream
+from teleworkerd.protocol.types import Gap, JobStatus, Piece, Stream
 from teleworkerd.server.session import Session
 
 

@@ -234,3 +234,34 @@ async def test_again_and_again(
     running.cancel()
     await asyncio.wait([running])
     assert running.cancelled()
+
+
+async def test_a_look_that_fails(
+    manager: JobManager,
+    executor: FakeExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What goes wrong in one look is told, and does not end the looking."""
+    jobs = await ended(manager, executor, "alice", 1, 1)
+    config = replace(FOR_EVER, count=1)
+    object.__setattr__(config, "interval", 0.001)
+    all_ended, looks, gone = manager.ended, iter([OSError("odd")]), asyncio.Event()
+
+    def look() -> object:
+        if (error := next(looks, None)) is not None:
+            raise error
+
+        if jobs[0].id in executor.removed:
+            gone.set()
+
+        return all_ended()
+
+    monkeypatch.setattr(manager, "ended", look)
+    running = asyncio.create_task(Retention(manager, config).run())
+    await asyncio.wait_for(gone.wait(), DEADLINE)
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert "could be removed" in caplog.text
+    assert left(manager, "alice") == [jobs[1].id]

@@ -3,9 +3,9 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from teleworkerd.output.subscription import Piece, Reading
+from teleworkerd.output.subscription import Reading
 from teleworkerd.protocol.messages import MAX_TIMES
-from teleworkerd.protocol.types import Chunk, Gap, Stream
+from teleworkerd.protocol.types import Chunk, Gap, Piece, Stream
 from tests.fakes import DEADLINE
 from tests.output.written import Runs, joined, run_of
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teleworkerd.output.subscription import Piece
-from teleworkerd.protocol.types import Gap, Stream
+from teleworkerd.protocol.types import Gap, Piece, Stream
 from tests.fakes import DEADLINE, open_descriptors
 from tests.output.readers import Reader, pieces_of, time_of_each_byte
 from tests.output.streams import Job

@@ -8,8 +8,7 @@ from pathlib import Path
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.output.gaps import pack_gap
 from teleworkerd.output.index import START, IndexRecord
-from teleworkerd.output.subscription import Piece
-from teleworkerd.protocol.types import Gap, Stream
+from teleworkerd.protocol.types import Gap, Piece, Stream
 
 
 Run = tuple[Stream, bytes | int]

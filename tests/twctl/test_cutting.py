@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teleworkerd.protocol.types import Chunk, Gap, Stream
+from teleworkerd.protocol.types import Chunk, Gap, Piece, Stream
 from tests.twctl.splitting import split
-from twctl.cutting import Cut, Piece
+from twctl.cutting import Cut
 
 
 START = {Stream.STDOUT: 0, Stream.STDERR: 0}

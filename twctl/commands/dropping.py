@@ -3,8 +3,7 @@
 import asyncio
 from typing import Final
 
-from teleworkerd.protocol.types import Gap, Stream
-from twctl.cutting import Piece
+from teleworkerd.protocol.types import Gap, Piece, Stream
 from twctl.render import print_notice
 
 

@@ -6,8 +6,8 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Stream
-from twctl.cutting import Piece, part
+from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Piece, Stream
+from twctl.cutting import part
 from twctl.render import SCHEMA, moment
 from twctl.sink import Sink
 from twctl.stamps import Stamper, runs
