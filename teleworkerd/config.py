@@ -1,10 +1,12 @@
 """What the daemon can be told, by flag, environment and file, and the defaults."""
 
+import ipaddress
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple, cast
 
@@ -26,6 +28,13 @@ LOG_FORMATS: Final = ("text", "json")
 
 Seconds = Annotated[float, Between(0, 86_400)]
 Accounts = Annotated[Mapping[str, str], AtMost(10_000)]
+
+
+class AtShutdown(StrEnum):
+    """What becomes of running jobs when the daemon is told to end."""
+
+    END = "end"
+    LEAVE = "leave"
 
 
 class ConfigError(TeleworkerError):
@@ -67,7 +76,8 @@ class JobsConfig:
     a certificate's CN to another one. `linger` is how long what a job left
     behind may go on after its main process, `drain_timeout` how long its pipes
     are read after that, `timeout_grace` and `shutdown_grace` the time between
-    SIGTERM and SIGKILL.
+    SIGTERM and SIGKILL. `at_shutdown` says what becomes of jobs that run when the
+    daemon is told to end: they are ended, or go on, and so does their keeper.
     """
 
     user: str = "nobody"
@@ -76,6 +86,7 @@ class JobsConfig:
     drain_timeout: Seconds = 5.0
     timeout_grace: Seconds = 10.0
     shutdown_grace: Seconds = 10.0
+    at_shutdown: AtShutdown = AtShutdown.END
 
     def account(self, owner: str) -> str:
         """Return the Unix account that runs the jobs of *owner*."""
@@ -92,7 +103,9 @@ class OutputConfig:
 
     At most `job_limit` bytes are kept of one job that names no limit of its own,
     `owner_limit` of all that one owner has, `total_limit` of everything; 0 means
-    no limit. `on_full` is what happens then to a job that does not say.
+    no limit. `on_full` is what happens then to a job that does not say. No job is
+    started with less than `min_free` bytes free on the disk, or a twentieth of it
+    where that is less. What jobs write is on the disk within `sync_interval` seconds.
     """
 
     window: Annotated[int, Between(0, 64 * MIB)] = MIB
@@ -104,6 +117,8 @@ class OutputConfig:
     owner_limit: Offset = 64 * GIB
     total_limit: Offset = 256 * GIB
     on_full: OnFull = OnFull.BLOCK
+    min_free: Offset = GIB
+    sync_interval: Annotated[float, Between(0.1, 3600)] = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +138,17 @@ class RetentionConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """`[server]`: deadlines in seconds and counts of what clients may hold."""
+    """`[server]`: deadlines in seconds and counts of what clients may hold.
+
+    A server that does nothing at all for `watchdog` seconds is replaced.
+    """
 
     handshake_timeout: Seconds = 10.0
     hello_timeout: Seconds = 10.0
     ping_interval: Seconds = 15.0
     ping_timeout: Seconds = 45.0
     close_timeout: Seconds = 5.0
+    watchdog: Annotated[float, Between(1, 3600)] = 30.0
     half_open: Annotated[int, Between(1, 65_536)] = 512
     connections: Annotated[int, Between(1, 65_536)] = 4096
     backlog: Annotated[int, Between(1, 65_536)] = 1024
@@ -147,6 +166,23 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """`[metrics]`: where Prometheus may ask; empty is nowhere.
+
+    There is no TLS and no login: only an address of this machine is taken.
+    """
+
+    listen: str = ""
+
+    def __post_init__(self) -> None:
+        if self.listen and not _is_loopback(parse_address(self.listen).host):
+            raise ConfigError(
+                f"metrics listen address {self.listen} is not of this machine alone;"
+                " use 127.0.0.1:PORT or [::1]:PORT"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything, by the sections of the file."""
 
@@ -155,6 +191,7 @@ class Config:
     output: OutputConfig = field(default_factory=OutputConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     @property
     def state_dir(self) -> Path:
@@ -263,6 +300,13 @@ def _check_names(settings: Mapping[str, Any], cls: type, where: str) -> None:
 
         if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, Mapping):
             _check_names(value, kind, f"{where}: [{name}]")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -37,6 +37,7 @@ OF_ERROR: Final[dict[ErrorCode, ExitCode]] = {
     ErrorCode.OFFSET_OUT_OF_RANGE: ExitCode.FAILED,
     ErrorCode.JOB_NOT_ENDED: ExitCode.FAILED,
     ErrorCode.JOB_REMOVED: ExitCode.FAILED,
+    ErrorCode.NO_SPACE: ExitCode.OURS,
     ErrorCode.UNAVAILABLE: ExitCode.OURS,
     ErrorCode.PERMISSION_DENIED: ExitCode.FAILED,
     ErrorCode.CANCELLED: ExitCode.OURS,

@@ -15,6 +15,11 @@ SHORT_ID: Final = 12
 COMMAND_WIDTH: Final = 60
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
+_DURABLE: Final = {
+    None: None,
+    True: None,  # as it should be
+    False: "no: the server's disk failed to write some of it; its log says what",
+}
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -29,7 +34,7 @@ def status_text(status: JobStatus) -> str:
         ("state", _state(status)),
         ("exit code", None if status.exit_code is None else str(status.exit_code)),
         ("signal", None if status.signal is None else str(status.signal)),
-        ("error", status.error.message if status.error else None),
+        ("error", status.error.message if status.error else status.lost),
         ("created", moment(status.created_at)),
         ("started", None if status.started_at is None else moment(status.started_at)),
         ("ended", None if ended is None else moment(ended)),
@@ -46,6 +51,7 @@ def status_text(status: JobStatus) -> str:
         ("stderr", "into stdout" if status.merge else _stream(status.stderr)),
         ("output", _output_limit(status)),
         ("held up", status.held_up),
+        ("durable", _DURABLE[status.durable]),
     ]
     return _block(facts)
 
@@ -58,6 +64,7 @@ def info_text(info: InfoResponse) -> str:
             ("protocol", str(VERSION)),
             ("you are", info.name),
             ("started", moment(info.started_at)),
+            ("keeper", _keeper(info)),
             ("cgroups", info.cgroups),
             ("limits", "; ".join(f"{k}: {v}" for k, v in info.limits.items())),
             ("jobs", ", ".join(f"{v} {k}" for k, v in info.jobs.items()) or "none"),
@@ -131,6 +138,11 @@ def _state(status: JobStatus) -> str:
 def _limits(limits: Limits) -> str:
     units = {"mem": " MB", "cpu": "%", "io": "%"}
     return ", ".join(f"{k} {v}{units[k]}" for k, v in limits.as_dict().items())
+
+
+def _keeper(info: InfoResponse) -> str:
+    times = {0: "never", 1: "once"}.get(info.restarts, f"{info.restarts} times")
+    return f"since {moment(info.keeper_started_at)}, has restarted the server {times}"
 
 
 def _usage(status: JobStatus) -> str:

@@ -66,7 +66,7 @@ def status_object(status: JobStatus) -> dict[str, object]:
         "exit_code": status.exit_code,
         "signal": status.signal,
         "reason": None if status.reason is None else str(status.reason),
-        "error": None if status.error is None else status.error.message,
+        "error": status.lost if status.error is None else status.error.message,
         "created_at": moment(status.created_at),
         "started_at": _moment_or_none(status.started_at),
         "ended_at": _moment_or_none(status.ended_at),
@@ -93,6 +93,7 @@ def status_object(status: JobStatus) -> dict[str, object]:
         "output_limit": status.output_limit,
         "on_full": None if status.on_full is None else str(status.on_full),
         "held_up": status.held_up,
+        "durable": status.durable,
     }
 
 
@@ -104,6 +105,8 @@ def info_object(info: InfoResponse) -> dict[str, object]:
         "protocol": VERSION,
         "name": info.name,
         "started_at": moment(info.started_at),
+        "keeper_started_at": moment(info.keeper_started_at),
+        "restarts": info.restarts,
         "cgroups": info.cgroups,
         "limits": dict(info.limits),
         "jobs": dict(info.jobs),

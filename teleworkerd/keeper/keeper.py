@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -83,6 +84,8 @@ class Keeper:
         self._settled.set()
         self._channel: Channel | None = None
         self._children: set[int] = set()
+        self._started_at = time.time_ns()
+        self._servers = 0
 
     def adopt_orphans(self) -> None:
         """Become the parent of what jobs leave behind, and reap it."""
@@ -165,6 +168,8 @@ class Keeper:
 
         channel.send(
             Welcome(
+                keeper_started_at=self._started_at,
+                restarts=self._servers,
                 config=self._config,
                 cgroups=self._driver.name,
                 limits={
@@ -174,6 +179,7 @@ class Keeper:
                 jobs=tuple(jobs),
             )
         )
+        self._servers += 1
         return channel
 
     def configure(self, config: Config) -> None:

@@ -16,6 +16,7 @@ from teleworkerd.protocol.types import (
     AtMost,
     JobSpec,
     LaunchFailure,
+    Nanoseconds,
     Offset,
     Reason,
     Stream,
@@ -83,6 +84,22 @@ class Ready(Message):
     type = "ready"
 
 
+@dataclass(frozen=True, slots=True)
+class Alive(Message):
+    """The server's loop turns; answers `Probe`."""
+
+    type = "alive"
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded(Message):
+    """Answers `Reload`: it is used from now on, or nothing is because of *error*."""
+
+    type = "reloaded"
+    error: Text | None = None
+
+
 # From the keeper
 
 
@@ -110,9 +127,14 @@ class KeptJobs(Message):
 
 @dataclass(frozen=True, slots=True)
 class Welcome(Message):
-    """All that the server needs to begin; only `KeptJobs` may come before it."""
+    """All that the server needs to begin; only `KeptJobs` may come before it.
+
+    `restarts` is how many servers came before this one.
+    """
 
     type = "welcome"
+    keeper_started_at: Nanoseconds
+    restarts: int
     config: Config
     cgroups: Word
     limits: Annotated[Mapping[Word, Text], AtMost(16)]
@@ -195,13 +217,30 @@ class Reload(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Probe(Message):
+    """Asks whether the server's loop turns; answered by `Alive`."""
+
+    type = "probe"
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave(Message):
+    """Say goodbye to clients, and exit; jobs go on without this server."""
+
+    type = "leave"
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown(Message):
     """End all jobs, say goodbye to clients, and exit."""
 
     type = "shutdown"
 
 
-FROM_SERVER: Final = registry((Launch, SignalJob, StopJob, SealJob, RemoveJob, Ready))
+FROM_SERVER: Final = registry(
+    (Launch, SignalJob, StopJob, SealJob, RemoveJob, Ready, Alive, Reloaded)
+)
 FROM_KEEPER: Final = registry(
     (
         KeptJobs,
@@ -214,6 +253,8 @@ FROM_KEEPER: Final = registry(
         JobGone,
         JobExited,
         Reload,
+        Probe,
+        Leave,
         Shutdown,
     )
 )

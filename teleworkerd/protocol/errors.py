@@ -18,6 +18,7 @@
         ├── OffsetOutOfRange        details: first, end
         ├── JobNotEnded             it must have, for this; details: job
         ├── JobRemoved              it was, while its output was read; details: job
+        ├── NoSpace                 too little is free for a job; details: free, floor
         ├── Unavailable             not now; details: retry_after
         ├── PermissionDenied        the certificate may not do this
         ├── Cancelled               the caller cancelled the request
@@ -69,6 +70,7 @@ class ErrorCode(StrEnum):
     OFFSET_OUT_OF_RANGE = "offset_out_of_range"
     JOB_NOT_ENDED = "job_not_ended"
     JOB_REMOVED = "job_removed"
+    NO_SPACE = "no_space"
     UNAVAILABLE = "unavailable"
     PERMISSION_DENIED = "permission_denied"
     CANCELLED = "cancelled"
@@ -168,6 +170,12 @@ class JobRemoved(RequestError):
     """The job and its output were removed while the request was under way."""
 
     code = ErrorCode.JOB_REMOVED
+
+
+class NoSpace(RequestError):
+    """The server's disk is too full for another job."""
+
+    code = ErrorCode.NO_SPACE
 
 
 class Unavailable(RequestError):

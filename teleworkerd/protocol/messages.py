@@ -385,12 +385,14 @@ class InterleaveEnd(Response):
 
 @dataclass(frozen=True, slots=True)
 class InfoResponse(Response):
-    """What the server says about itself."""
+    """What the server says about itself, and of its keeper, which restarts it."""
 
     type = "info"
     version: Word
     name: Word
     started_at: Nanoseconds
+    keeper_started_at: Nanoseconds
+    restarts: int
     cgroups: Word
     limits: Annotated[Mapping[Word, Text], AtMost(16)]
     jobs: Annotated[Mapping[Word, int], AtMost(16)]

@@ -339,7 +339,9 @@ class JobStatus:
     when signal n ended it, 124 when its time-out did; None where there is none.
     `truncated` means that what came out of its pipes last could not be waited for,
     because a process outside the job held them. `held_up` says why output is not
-    taken at this moment, while it is not.
+    taken at this moment, while it is not. `lost` says why nobody knows how the job
+    ended. `durable` says whether all of it would outlive a power failure: None until
+    it has ended, false for good once the disk refused to say so.
     """
 
     id: Word
@@ -374,3 +376,5 @@ class JobStatus:
     output_limit: Offset | None = None
     on_full: OnFull | None = None
     held_up: Text | None = None
+    lost: Text | None = None
+    durable: bool | None = None

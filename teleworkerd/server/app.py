@@ -87,9 +87,7 @@ async def serve(channel: socket.socket, listeners: list[socket.socket]) -> None:
         manager = JobManager(executor=link.executor, store=store, config=config)
         await manager.load()
         retention = Retention(manager, config.retention)
-        service = Service(
-            manager, welcome.cgroups, welcome.limits, lambda: len(sessions)
-        )
+        service = Service(manager, welcome, lambda: len(sessions))
         sessions = SessionRegistry(config, Dispatcher(service))
         listener = Listener(listeners, context, sessions.create, config.server)
         link.reloaded = partial(_reload, manager, retention, sessions, listener)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from teleworkerd import __version__
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
+from teleworkerd.keeper.messages import Welcome
 from teleworkerd.output.subscription import Reading
 from teleworkerd.protocol.codec import dump_record
 from teleworkerd.protocol.framing import MAX_FRAME
@@ -53,8 +54,7 @@ class Service:
     """What handlers work with."""
 
     manager: JobManager
-    cgroups: str
-    limits: Mapping[str, str]
+    welcome: Welcome
     connections: Callable[[], int]
     started_at: int = field(default_factory=time.time_ns)
 
@@ -240,8 +240,10 @@ async def info(service: Service, call: Call, request: InfoRequest) -> Message:  
         version=__version__,
         name=call.owner,
         started_at=service.started_at,
-        cgroups=service.cgroups,
-        limits=service.limits,
+        keeper_started_at=service.welcome.keeper_started_at,
+        restarts=service.welcome.restarts,
+        cgroups=service.welcome.cgroups,
+        limits=service.welcome.limits,
         jobs=service.manager.counts(),
         connections=service.connections(),
         load=os.getloadavg(),

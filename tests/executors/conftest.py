@@ -41,6 +41,8 @@ def welcome(tmp_path: Path) -> Welcome:
     config = Config(DaemonConfig(state_dir=str(tmp_path)))
     config.jobs_dir.mkdir()
     return Welcome(
+        keeper_started_at=1,
+        restarts=0,
         config=config,
         cgroups="none",
         limits={},

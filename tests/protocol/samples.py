@@ -114,6 +114,8 @@ KILLED_FOR_MEMORY: Final = JobStatus(
     output_limit=SPEC.output_limit,
     on_full=SPEC.on_full,
     held_up="the disk is full",
+    lost="the machine was restarted",
+    durable=True,
 )
 
 NOT_STARTED: Final = JobStatus(
@@ -238,6 +240,8 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
             version="1.0.0",
             name="alice",
             started_at=CREATED_AT,
+            keeper_started_at=CREATED_AT,
+            restarts=2,
             cgroups="v1",
             limits={"io": "no weight for this disk"},
             jobs={"running": 3},

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from teleworkerd.config import OutputConfig
+from teleworkerd.config import Config, OutputConfig
 from teleworkerd.jobs.manager import JobManager
+from teleworkerd.keeper.messages import Welcome
 from teleworkerd.protocol.messages import (
     InterleaveEnd,
     InterleaveRequest,
@@ -30,6 +31,7 @@ from tests.server.peers import Client, Peers, Server, serving
 
 
 CREDIT: Final = 1 << 20
+WELCOME: Final = Welcome(1, 0, Config(), "none", {"mem": ""}, ())
 
 
 @dataclass
@@ -97,7 +99,7 @@ async def scene(
     try:
         manager = JobManager(executor=executor, store=store, config=config)
         await manager.load()
-        service = Service(manager, "none", {"mem": ""}, lambda: 2)
+        service = Service(manager, WELCOME, lambda: 2)
 
         async with (
             serving(certs, config, service=service) as server,

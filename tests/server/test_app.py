@@ -73,7 +73,7 @@ class Keeper:
 
     def welcome(self, *kept: KeptJob) -> None:
         """Say what a keeper says first."""
-        self.channel.send(Welcome(self.config, "none", {}, kept))
+        self.channel.send(Welcome(1, 0, self.config, "none", {}, kept))
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ async def response_of(
     """Return what a client gets from *handler*, and from a good one after it."""
 
     async def good(service: Service, call: Call, request: Any) -> Message:
-        return InfoResponse(call.id, "1", "x", 1, "none", {}, {}, 1, (0.0,))
+        return InfoResponse(call.id, "1", "x", 1, 1, 0, "none", {}, {}, 1, (0.0,))
 
     handlers = {StatusRequest: handler, InfoRequest: good}
 
@@ -69,7 +69,7 @@ async def test_bug(certs: Certificates, caplog: pytest.LogCaptureFixture) -> Non
     "wrong",
     [
         lambda call: RunResponse(call.id, "job"),
-        lambda call: InfoResponse(call.id, "\ud800", "", 1, "", {}, {}, 1, ()),
+        lambda call: InfoResponse(call.id, "\ud800", "", 1, 1, 0, "", {}, {}, 1, ()),
         lambda call: ErrorResponse("x", "m" * (3 << 20), call.id),
     ],
     ids=["of another kind", "no text", "too long"],

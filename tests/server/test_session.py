@@ -64,7 +64,9 @@ class Held:
 
 def answer_to(call: Call, *, version: str = "1") -> InfoResponse:
     """Return a response to `InfoRequest`."""
-    return InfoResponse(call.id, version, call.owner, 1, "none", {}, {}, 1, (0.0,))
+    return InfoResponse(
+        call.id, version, call.owner, 1, 1, 0, "none", {}, {}, 1, (0.0,)
+    )
 
 
 async def at_once(service: Service, call: Call, request: Any) -> Message:

@@ -130,7 +130,7 @@ class FakeServer:
                 return self._list(number, states, limit, before)
             case InfoRequest(number):
                 return InfoResponse(
-                    number, "1.0", "alice", 0, "v1", {}, {}, 1, (0.5, 0.25, 0.0)
+                    number, "1.0", "alice", 0, 0, 1, "v1", {}, {}, 1, (0.5, 0.25, 0.0)
                 )
             case (
                 StatusRequest()

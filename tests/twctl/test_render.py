@@ -39,6 +39,7 @@ FULL = make_status(
     output_limit=1000,
     on_full=OnFull.DROP,
     held_up="the disk is full",
+    durable=True,
 )
 
 GOLDEN = {
@@ -79,6 +80,7 @@ GOLDEN = {
     "output_limit": 1000,
     "on_full": "drop",
     "held_up": "the disk is full",
+    "durable": True,
 }
 
 
