@@ -1,39 +1,105 @@
 """`teleworkerd --check`: looks at all that a start would need, starts nothing."""
 
 import os
-import pwd
+import sys
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from teleworkerd.cgroups.detect import detect
-from teleworkerd.config import Config
+from teleworkerd.config import Config, ConfigError, parse_address, show_size
+from teleworkerd.daemon.accounts import check_accounts
+from teleworkerd.daemon.facts import DaemonFacts, DaemonState, describe_end
+from teleworkerd.daemon.listening import listen
+from teleworkerd.daemon.running import RunningKeeper, find_keeper
+from teleworkerd.keeper.descriptors import FEW, TOO_FEW, most_descriptors
 from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.reserve import room_at
 from teleworkerd.server.tls import server_context
 
 
+_PATIENCE: Final = 5.0  # seconds that a server may take to follow another
+_LOOK: Final = 0.1  # seconds
+_BETWEEN: Final = (DaemonState.STARTING, DaemonState.RESTARTING)
+
+
 def check(config: Config) -> int:
-    """Print what was found; return 0 when the daemon would start, else 1."""
-    checks: list[tuple[str, Callable[[Config], str]]] = [
-        ("listen", lambda config: config.daemon.listen),
+    """Print what was found; return 0 when nothing is wrong, else 1.
+
+    Wrong is what would keep the daemon from its start, and one that runs without
+    serving.
+    """
+    checks: list[tuple[str, Callable[[Config], str | None]]] = [
+        ("listen", _check_listen),
         ("certificates", _check_certificates),
         ("state directory", _check_state_dir),
         ("cgroups", _check_cgroups),
         ("jobs run as", _check_account),
+        ("open files", _check_open_files),
+        ("metrics", _check_metrics),
+        ("daemon", _check_daemon),
     ]
     failures = 0
 
     for name, look in checks:
         try:
-            print(f"ok    {name}: {look(config)}")
+            if (found := look(config)) is not None:
+                _say(f"ok    {name}: {found}")
         except TeleworkerError as error:
             failures += 1
-            print(f"ERROR {name}: {error}")
+            _say(f"ERROR {name}: {error}")
 
     return 1 if failures else 0
 
 
+def _say(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # Who reads no more still wants the exit status.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class CheckFailed(TeleworkerError):
-    """Something that a start needs is not there."""
+    """Something that a start needs is not there, or a daemon does not serve."""
+
+
+def _check_listen(config: Config) -> str:
+    # The address is its own while it runs.
+    if not _is_running(config):
+        address = parse_address(config.daemon.listen)
+        listen(address, config.server.backlog).close()
+
+    return config.daemon.listen
+
+
+def _check_metrics(config: Config) -> str | None:
+    where = config.metrics.listen
+
+    if not where or _is_running(config):
+        return where or None
+
+    try:
+        listen(
+            parse_address(where), 1, remedy="choose another [metrics] listen"
+        ).close()
+    except ConfigError as error:
+        # They are no reason not to start.
+        return f"there would be none: {error}"
+
+    return where
+
+
+def _is_running(config: Config) -> bool:
+    keeper = find_keeper(config.state_dir)
+
+    if keeper is None:
+        return False
+
+    with keeper:
+        return True
 
 
 def _check_certificates(config: Config) -> str:
@@ -51,7 +117,37 @@ def _check_state_dir(config: Config) -> str:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise CheckFailed(f"{existing} is not writable")
 
-    return str(path) if existing == path else f"{path} (will be made)"
+    if existing != path:
+        _check_making(path, existing)
+
+    words = str(path) if existing == path else f"{path} (will be made)"
+    return words + _describe_room(existing, config.output.min_free)
+
+
+def _check_making(path: Path, existing: Path) -> None:
+    """Raise `CheckFailed` when no directory can be made in *existing* for *path*."""
+    try:
+        Path(tempfile.mkdtemp(prefix=".teleworkerd-check-", dir=existing)).rmdir()
+    except OSError as error:
+        raise CheckFailed(
+            f"{path} cannot be made in {existing}: {error.strerror}"
+        ) from error
+
+
+def _describe_room(path: Path, min_free: int) -> str:
+    """Return what is to be added when too little is free on the disk of *path*."""
+    try:
+        room = room_at(path, min_free)
+    except OSError as error:
+        return f"; nobody knows what is free there: {error.strerror}"
+
+    if room.free >= room.floor:
+        return ""
+
+    return (
+        f"; {show_size(room.free)} are free on its disk, and no job is started with"
+        f" less than {show_size(room.floor)}"
+    )
 
 
 def _nearest(path: Path) -> Path:
@@ -69,14 +165,90 @@ def _check_cgroups(_config: Config) -> str:
     return f"{driver.name}; trees by {driver.tracking}; {'; '.join(found)}"
 
 
+def _check_open_files(_config: Config) -> str:
+    most = most_descriptors()
+    return str(most) if most >= FEW else TOO_FEW.format(most)
+
+
 def _check_account(config: Config) -> str:
     if os.geteuid() != 0:
         return "the daemon's own account (not root)"
 
-    for name in {config.jobs.user, *config.jobs.users.values()}:
-        try:
-            pwd.getpwnam(name)
-        except KeyError:
-            raise CheckFailed(f"there is no Unix account {name!r}") from None
-
+    check_accounts(config.jobs)
     return f"{config.jobs.user}, {len(config.jobs.users)} others by name"
+
+
+def _check_daemon(config: Config) -> str | None:
+    """Return how the daemon is that runs on the directory; None if none does."""
+    state_dir = config.state_dir
+    keeper = find_keeper(state_dir)
+
+    if keeper is None:
+        return None
+
+    with keeper:
+        facts = _settled_facts(keeper, state_dir)
+
+        if facts is None or facts.keeper_pid != keeper.pid:
+            return f"keeper {keeper.pid} runs; {state_dir / 'daemon'} does not say more"
+
+    found = "; ".join(
+        (
+            f"keeper {facts.keeper_pid} runs since {facts.keeper_started_at}",
+            _describe_server(facts),
+            facts.status,
+        )
+    )
+
+    if not _is_settled(facts):
+        raise CheckFailed(f"{found}; it does not serve, and its log says why")
+
+    return found
+
+
+def _settled_facts(keeper: RunningKeeper, state_dir: Path) -> DaemonFacts | None:
+    """Return how the daemon is, once it is not between two servers, or stays so."""
+    deadline = time.monotonic() + _PATIENCE
+    facts = DaemonFacts.read(state_dir)
+
+    while facts is not None and not _is_settled(facts) and not keeper.has_ended:
+        if time.monotonic() >= deadline:
+            break
+
+        time.sleep(_LOOK)
+        facts = DaemonFacts.read(state_dir)
+
+    return facts
+
+
+def _is_settled(facts: DaemonFacts) -> bool:
+    """Whether it serves, or does not as it was told to end."""
+    if facts.state is DaemonState.SERVING:
+        return facts.server_pid is not None
+
+    return facts.state not in _BETWEEN
+
+
+def _describe_server(facts: DaemonFacts) -> str:
+    if facts.server_pid is None:
+        server = "no server runs"
+    else:
+        server = f"server {facts.server_pid} since {facts.server_started_at}"
+
+    return f"{server}, {_describe_restarts(facts.restarts)}{_describe_last(facts)}"
+
+
+def _describe_restarts(count: int) -> str:
+    if count == 0:
+        return "never restarted"
+
+    return "restarted once" if count == 1 else f"restarted {count} times"
+
+
+def _describe_last(facts: DaemonFacts) -> str:
+    if facts.last_exit_status is None:
+        return ""
+
+    end = describe_end(facts.last_exit_status)
+    # Between two servers the status begins with it.
+    return "" if facts.status.startswith(end) else f"; last, {end}"

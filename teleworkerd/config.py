@@ -30,6 +30,15 @@ Seconds = Annotated[float, Between(0, 86_400)]
 Accounts = Annotated[Mapping[str, str], AtMost(10_000)]
 
 
+def show_size(count: int) -> str:
+    """Return *count* bytes in the largest unit that needs no fraction."""
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if count and count % unit == 0:
+            return f"{count // unit} {name}"
+
+    return "1 byte" if count == 1 else f"{count} bytes"
+
+
 class AtShutdown(StrEnum):
     """What becomes of running jobs when the daemon is told to end."""
 
@@ -105,7 +114,8 @@ class OutputConfig:
     `owner_limit` of all that one owner has, `total_limit` of everything; 0 means
     no limit. `on_full` is what happens then to a job that does not say. No job is
     started with less than `min_free` bytes free on the disk, or a twentieth of it
-    where that is less. What jobs write is on the disk within `sync_interval` seconds.
+    where that is less. What jobs write is brought to the disk every `sync_interval`
+    seconds, and before a job is called ended; 0 leaves that to the kernel.
     """
 
     window: Annotated[int, Between(0, 64 * MIB)] = MIB
@@ -118,7 +128,7 @@ class OutputConfig:
     total_limit: Offset = 256 * GIB
     on_full: OnFull = OnFull.BLOCK
     min_free: Offset = GIB
-    sync_interval: Annotated[float, Between(0.1, 3600)] = 5.0
+    sync_interval: Annotated[float, Between(0, 3600)] = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +219,11 @@ class Config:
         return self.state_dir / "jobs.sqlite"
 
     @property
+    def reserve(self) -> Path:
+        """The file that the keeper gives up for what must be written."""
+        return self.state_dir / "reserve"
+
+    @property
     def certs(self) -> Path:
         """The directory of `ca.pem`, `server.pem` and `server-key.pem`."""
         return Path(self.daemon.certs)
@@ -226,9 +241,7 @@ def load(
     `TELEWORKERD_CONFIG` or else the default file is read, if it is there.
     Raises `ConfigError`.
     """
-    named = path or (
-        Path(environ["TELEWORKERD_CONFIG"]) if "TELEWORKERD_CONFIG" in environ else None
-    )
+    named = _named_file(path, environ)
     settings = _read_file(named or DEFAULT_FILE, required=named is not None)
     section = settings.setdefault("daemon", {})
 
@@ -242,6 +255,14 @@ def load(
         section.update(flags)
 
     return parse(settings, source=str(named or DEFAULT_FILE))
+
+
+def find_file(
+    path: Path | None, environ: Mapping[str, str] = os.environ
+) -> Path | None:
+    """Return the file that `load` reads for *path*; None if it reads none."""
+    named = _named_file(path, environ)
+    return named or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
 
 
 def parse(settings: Mapping[str, Any], *, source: str = "configuration") -> Config:
@@ -268,6 +289,11 @@ def parse_address(text: str) -> Address:
         )
 
     return Address(match["v6"] or match["host"], int(match["port"]))
+
+
+def _named_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    named = environ.get("TELEWORKERD_CONFIG")
+    return path or (Path(named) if named is not None else None)
 
 
 def _read_file(path: Path, *, required: bool) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What is known of a job that runs here: who it is, how it started and ended."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.types import (
@@ -9,18 +9,33 @@ from teleworkerd.protocol.types import (
     Nanoseconds,
     Offset,
     Reason,
+    Text,
     Usage,
     Word,
 )
 
 
 class LaunchError(TeleworkerError):
-    """The command could not be started; *limit* names one that was the cause."""
+    """The command could not be started; *limit* names one that was the cause.
 
-    def __init__(self, failure: LaunchFailure, *, limit: str | None = None) -> None:
+    *failed_at* is when it was given up, where that is known.
+    """
+
+    def __init__(
+        self,
+        failure: LaunchFailure,
+        *,
+        limit: str | None = None,
+        failed_at: int | None = None,
+    ) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.limit = limit
+        self.failed_at = failed_at
+
+
+class LaunchLost(TeleworkerError):
+    """The command has run, or may have, and nobody can say how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +59,30 @@ class Launched:
 
 
 @dataclass(frozen=True, slots=True)
+class FailureRecord:
+    """Why and when a job that never ran was given up."""
+
+    failure: LaunchFailure
+    failed_at: Nanoseconds
+
+
+@dataclass(frozen=True, slots=True)
+class LossRecord:
+    """Why nobody knows how a job ended."""
+
+    why: Text
+
+
+@dataclass(frozen=True, slots=True)
 class ExitRecord:
     """How a job that ran has ended, in full.
 
     `exit_code` is as in `JobStatus`. `stdout` and `stderr` are the ends of the
     streams, of which so many bytes were dropped; the spools are complete otherwise,
     unless `truncated` says that the last bytes of a pipe could not be waited for.
-    The SHA-256 of what was kept, in hex, is added when it is known.
+    `stopped` says that it was to be over, whatever it then ended by.
+
+    The rest of it is added later, as a `Postscript`.
     """
 
     launched: Launched
@@ -65,4 +97,30 @@ class ExitRecord:
     stdout_sha256: Word | None = None
     stderr_sha256: Word | None = None
     truncated: bool = False
+    stopped: bool = False
+    failed_sync: bool = False
     usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Postscript:
+    """What is added to an exit record when it is found out; what is there stays.
+
+    The SHA-256 of what was kept, in hex; that the job was `stopped`, at the very
+    end; that the disk failed to take some of it.
+    """
+
+    stdout_sha256: Word | None = None
+    stderr_sha256: Word | None = None
+    stopped: bool = False
+    failed_sync: bool = False
+
+    def added_to(self, record: ExitRecord) -> ExitRecord:
+        """Return *record* with this."""
+        return replace(
+            record,
+            stdout_sha256=self.stdout_sha256 or record.stdout_sha256,
+            stderr_sha256=self.stderr_sha256 or record.stderr_sha256,
+            stopped=self.stopped or record.stopped,
+            failed_sync=self.failed_sync or record.failed_sync,
+        )

@@ -1,4 +1,4 @@
-"""A job's directory: its spec, its spools with their index, its exit record.
+"""A job's directory: its spec, its spools with their index, its launch, its end.
 
 What stands here is the truth about a job; all else can be rebuilt from it.
 """
@@ -9,15 +9,14 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
-from teleworkerd.execution import ExitRecord
+from teleworkerd.execution import ExitRecord, FailureRecord, Launched, LossRecord
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.fields import dump, reader
 from teleworkerd.protocol.types import Stream
 
 
-_READ_EXIT: Final = reader(cast("object", ExitRecord))
 _NAME: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -63,9 +62,32 @@ class JobDirectory:
         return self.path / "gaps"
 
     @property
+    def launch(self) -> Path:
+        """How the command was launched, as JSON; empty while it is being launched.
+
+        It is there before the command can run.
+        """
+        return self.path / "launch"
+
+    @property
+    def failure(self) -> Path:
+        """The failure record as JSON; there if the command never ran."""
+        return self.path / "failure"
+
+    @property
+    def loss(self) -> Path:
+        """The loss record as JSON; there if the end of the job was not seen."""
+        return self.path / "loss"
+
+    @property
     def exit(self) -> Path:
         """The exit record as JSON; there once the job is over."""
         return self.path / "exit"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is written down what became of the job."""
+        return any(end.exists() for end in (self.exit, self.failure, self.loss))
 
     def spool(self, stream: Stream) -> Path:
         """The plain bytes of *stream*."""
@@ -84,17 +106,55 @@ class JobDirectory:
         with os.fdopen(open_new(self.spec), "wb") as file:
             file.write(data)
 
+    def begin_launch(self) -> None:
+        """Write that from now on the command may run; again is no harm."""
+        self.launch.touch(mode=0o600)
+
+    def write_launched(self, launched: Launched) -> None:
+        """Write that the command runs.
+
+        Half of it says no less than nothing at all: that the command may have run.
+        """
+        self.launch.write_bytes(_pack(launched))
+
+    def read_launched(self) -> Launched | None:
+        """Return how the command was launched; None when nobody noted it."""
+        return cast("Launched | None", _read(self.launch, Launched))
+
+    def write_failure(self, record: FailureRecord) -> None:
+        """Write why the command never ran, by rename."""
+        write_by_rename(self.failure, _pack(record))
+
+    def read_failure(self) -> FailureRecord | None:
+        """Return why the command never ran; None when nothing can be read."""
+        return cast("FailureRecord | None", _read(self.failure, FailureRecord))
+
+    def write_loss(self, record: LossRecord) -> None:
+        """Write why nobody knows how the job ended, by rename."""
+        write_by_rename(self.loss, _pack(record))
+
+    def read_loss(self) -> LossRecord | None:
+        """Return why nobody knows how the job ended; None when nothing can be read."""
+        return cast("LossRecord | None", _read(self.loss, LossRecord))
+
     def write_exit(self, record: ExitRecord) -> None:
         """Write the exit record, by rename."""
-        write_by_rename(self.exit, json.dumps(dump(record)).encode())
+        write_by_rename(self.exit, _pack(record))
 
     def read_exit(self) -> ExitRecord | None:
         """Return the exit record; None when there is none that can be read."""
-        try:
-            value = json.loads(self.exit.read_bytes())
-            return cast("ExitRecord", _READ_EXIT(value, str(self.exit)))
-        except (OSError, ValueError, TeleworkerError):
-            return None
+        return cast("ExitRecord | None", _read(self.exit, ExitRecord))
+
+
+def _pack(record: object) -> bytes:
+    return json.dumps(dump(record)).encode()
+
+
+def _read(path: Path, kind: type) -> Any:
+    try:
+        return reader(kind)(json.loads(path.read_bytes()), str(path))
+    except (OSError, ValueError, TeleworkerError):
+        return None
 
 
 def open_new(path: Path, flags: int = 0) -> int:

@@ -1,21 +1,41 @@
 """The `teleworkerd` command: its flags, and what becomes of them."""
 
 import argparse
+import faulthandler
+import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from teleworkerd import __version__
-from teleworkerd.config import LOG_FORMATS, LOG_LEVELS, Config, ConfigError, load
-from teleworkerd.keeper import supervisor
+from teleworkerd.config import (
+    LOG_FORMATS,
+    LOG_LEVELS,
+    Config,
+    ConfigError,
+    find_file,
+    load,
+)
+from teleworkerd.daemon import control, supervisor
 from teleworkerd.log import set_up
+from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.spare import lack_of
+
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the daemon, or check what it would run with; return the exit status."""
-    arguments = vars(_parser().parse_args(argv))
+    """Run the daemon, or look at one, as *argv* says; return the exit status."""
+    given = sys.argv[1:] if argv is None else argv
+
+    if given[:1] == ["reload"]:
+        return _reload(given[1:])
+
+    arguments = vars(_parser().parse_args(given))
     path, check = arguments.pop("config"), arguments.pop("check")
     flags = {name: value for name, value in arguments.items() if value is not None}
 
@@ -28,11 +48,50 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _check(config)
 
         os.umask(0o077)
+        faulthandler.register(signal.SIGQUIT)
         set_up(level=config.daemon.log_level, form=config.daemon.log_format)
-        return supervisor.run(config, reload=read)
+        return _run(config, path, read)
     except ConfigError as error:
         sys.stderr.write(f"teleworkerd: error: {error}\n")
         return 1
+    except (OSError, MemoryError) as error:
+        if (lack := lack_of(error)) is None:
+            raise
+
+        sys.stderr.write(f"teleworkerd: error: {lack}\n")
+        return 1
+
+
+def _run(config: Config, path: Path | None, read: Callable[[], Config]) -> int:
+    log.info(
+        "teleworkerd %s, pid %d; configuration file: %s; state directory: %s",
+        __version__,
+        os.getpid(),
+        find_file(path) or "none",
+        config.state_dir,
+    )
+    status = supervisor.run(config, reload=read)
+
+    if status == 0:
+        log.info("ended")
+
+    return status
+
+
+def _reload(argv: Sequence[str]) -> int:
+    arguments = vars(_reload_parser().parse_args(argv))
+    path, restart = arguments.pop("config"), arguments.pop("restart_server")
+    flags = {name: value for name, value in arguments.items() if value is not None}
+
+    try:
+        config = load(path=path, flags=flags)
+        done = control.reload(config.state_dir, restart_server=restart)
+    except TeleworkerError as error:
+        sys.stderr.write(f"teleworkerd: error: {error}\n")
+        return 1
+
+    sys.stdout.write(f"{done}\n")
+    return 0
 
 
 def _check(config: Config) -> int:
@@ -47,20 +106,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="teleworkerd",
         description="Run Linux commands as jobs for clients with a certificate.",
         epilog="Each flag may also be given as TELEWORKERD_<NAME> in the environment"
-        " or in the configuration file.",
+        " or in the configuration file. 'teleworkerd reload' has one that runs read"
+        " its configuration again.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="TOML file (default: /etc/teleworker/teleworkerd.toml if it exists)",
-    )
+    _add_place(parser)
     parser.add_argument(
         "--listen", metavar="HOST:PORT", help="port 0 is a free one (127.0.0.1:7443)"
-    )
-    parser.add_argument(
-        "--state-dir", metavar="DIR", help="jobs and output (/var/lib/teleworker)"
     )
     parser.add_argument(
         "--certs",
@@ -76,3 +128,31 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"teleworkerd {__version__}"
     )
     return parser
+
+
+def _reload_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="teleworkerd reload",
+        description="Have the daemon that runs read its configuration, certificates"
+        " and crl.pem again. When something is wrong with them, nothing changes.",
+        allow_abbrev=False,
+    )
+    _add_place(parser)
+    parser.add_argument(
+        "--restart-server",
+        action="store_true",
+        help="then start a new server process in the place of the old; jobs go on",
+    )
+    return parser
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="TOML file (default: /etc/teleworker/teleworkerd.toml if it exists)",
+    )
+    parser.add_argument(
+        "--state-dir", metavar="DIR", help="jobs and output (/var/lib/teleworker)"
+    )

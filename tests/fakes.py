@@ -3,13 +3,12 @@
 import asyncio
 import hashlib
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from teleworkerd.config import Config, DaemonConfig, OutputConfig
-from teleworkerd.execution import ExitRecord, JobIdentity, Launched
+from teleworkerd.execution import ExitRecord, JobIdentity, Launched, Postscript
 from teleworkerd.executors.base import ExecutionSink
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.output.gaps import read_gaps
@@ -95,7 +94,7 @@ class FakeExecutor:
         self.refusal: Exception | None = None
         self.asked = asyncio.Event()
         self.removed: list[str] = []
-        self.sealed: dict[str, dict[Stream, str]] = {}
+        self.sealed: dict[str, Postscript] = {}
         self.outputs: dict[str, Written] = {}
         self._jobs_dir = jobs_dir
 
@@ -144,9 +143,9 @@ class FakeExecutor:
 
         return None
 
-    def seal(self, job_id: str, digests: Mapping[Stream, str]) -> None:
-        """Note the digests."""
-        self.sealed[job_id] = dict(digests)
+    async def seal(self, job_id: str, postscript: Postscript) -> None:
+        """Note what was found out."""
+        self.sealed[job_id] = postscript
 
     async def remove(self, job_id: str) -> None:
         """Do as the attributes say."""
@@ -210,7 +209,9 @@ def config_in(path: Path) -> Config:
     """Return a configuration with small pieces of output, below *path*."""
     config = Config(
         DaemonConfig(state_dir=str(path)),
-        output=OutputConfig(window=2048, chunk=1024, queue_chunks=2),
+        output=OutputConfig(
+            window=2048, chunk=1024, queue_chunks=2, min_free=0, sync_interval=0
+        ),
     )
     config.jobs_dir.mkdir(exist_ok=True)
     return config

@@ -17,6 +17,7 @@ from teleworkerd.config import (
     load,
     parse,
     parse_address,
+    show_size,
 )
 from teleworkerd.protocol.fields import dump
 from teleworkerd.protocol.types import OnFull
@@ -244,3 +245,20 @@ def test_configuration_in_code_is_checked() -> None:
     """A setting is checked wherever it comes from."""
     with pytest.raises(ConfigError, match="log_level"):
         DaemonConfig(log_level="loud")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1000, "1000 bytes"),
+        (1024, "1 KiB"),
+        (1536, "1536 bytes"),
+        (3 << 19, "1536 KiB"),
+        (64 << 30, "64 GiB"),
+    ],
+)
+def test_size(count: int, text: str) -> None:
+    """Sizes are exact, in the largest unit that needs no fraction."""
+    assert show_size(count) == text

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from teleworkerd import __version__
+from teleworkerd import __version__, check
 from teleworkerd.config import Config
-from teleworkerd.keeper import supervisor
+from teleworkerd.daemon import control, supervisor
 from teleworkerd.main import main
+from teleworkerd.reserve import Room
 from tests.e2e.pki import Certificates
 
 
@@ -116,7 +117,15 @@ def test_bad_address(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--listn", "x"], ["extra"], ["--log-level", "x"]]
+    "arguments",
+    [
+        ["--listn", "x"],
+        ["extra"],
+        ["--log-level", "x"],
+        ["reload", "--listen", "x:1"],
+        ["reload", "extra"],
+        ["--state-dir", "x", "reload"],
+    ],
 )
 def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Flags that do not exist, or are cut short, are 2."""
@@ -125,6 +134,40 @@ def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None
 
     assert caught.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_reload(
+    flags: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`reload` finds the daemon by the same settings, and says what was done."""
+    asked: list[tuple[Path, bool]] = []
+
+    def reload(state_dir: Path, *, restart_server: bool) -> str:
+        asked.append((state_dir, restart_server))
+        return "done"
+
+    monkeypatch.setattr(control, "reload", reload)
+    monkeypatch.setenv("TELEWORKERD_STATE_DIR", "/of/the/environment")
+
+    assert main(["reload", *flags[:2], *flags[4:6]]) == 0
+    assert main(["reload", *flags[:2], "--restart-server"]) == 0
+    assert asked == [(Path(flags[5]), False), (Path("/of/the/environment"), True)]
+    assert capsys.readouterr().out == "done\ndone\n"
+
+
+def test_reload_of_nothing(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no daemon runs, or the configuration is wrong, it is one line, and 1."""
+    assert main(["reload", *flags[:2], *flags[4:6]]) == 1
+    assert "no teleworkerd runs on" in capsys.readouterr().err
+
+    Path(flags[1]).write_text("[daemon")
+
+    assert main(["reload", *flags[:2], *flags[4:6]]) == 1
+    assert "is not TOML" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,6 +192,7 @@ def test_check(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         "state directory",
         "cgroups",
         "jobs run as",
+        "open files",
     }
     assert not Path(flags[5]).exists()
 
@@ -214,3 +258,18 @@ def test_check_of_a_key_that_does_not_fit(
 
     assert main([*flags, "--check"]) == 1
     assert "is not the key of" in capsys.readouterr().out
+
+
+def test_check_of_a_full_disk(
+    flags: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Too little free is no reason not to start, but said."""
+    monkeypatch.setattr(check, "room_at", lambda *_: Room(free=1024, floor=4096))
+
+    assert main([*flags, "--check"]) == 0
+    assert (
+        "(will be made); 1 KiB are free on its disk, and no job is started with less"
+        " than 4 KiB\n" in capsys.readouterr().out
+    )

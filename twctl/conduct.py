@@ -18,6 +18,7 @@ KEEPALIVE_INTERVAL: Final = 10  # seconds
 KEEPALIVE_PROBES: Final = 3
 UNACKNOWLEDGED: Final = 30_000  # milliseconds; less than LOST_AFTER, and says why
 
+_GONE: Final = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT, as TCP_INFO begins
 _OPTIONS: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE),
@@ -26,6 +27,14 @@ _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
+
+
+def is_gone(sock: socket.socket) -> bool:
+    """Whether the peer has gone; the loop tells of a lost connection later."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _GONE
+    except OSError:
+        return True
 
 
 def prepare_socket(sock: socket.socket) -> None:

@@ -12,9 +12,9 @@ from teleworkerd.protocol.types import Chunk, Gap, Stream
 from twctl.subscription import Opened, OutputQuery
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Place:
-    """One reader's place; `request` is for what has not come yet.
+    """One reader's place, equal to no other; `request` is for what has not come yet.
 
     *is_bounded* keeps it to the credit that the request begins with.
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from teleworkerd.protocol.messages import VERSION, InfoResponse
-from teleworkerd.protocol.types import JobStatus, Limits, StreamStatus
+from teleworkerd.protocol.types import JobState, JobStatus, Limits, StreamStatus
 from twctl.exit_codes import of_status
 from twctl.render import SECOND, decode, escape, moment
 
@@ -128,6 +128,9 @@ def _shorten(text: str) -> str:
 
 
 def _state(status: JobStatus) -> str:
+    if status.state is JobState.LOST:
+        return str(status.state)
+
     if status.state.is_final:
         return f"{status.state} ({status.reason or 'no reason known'})"
 

@@ -35,7 +35,7 @@ from teleworkerd.protocol.messages import (
     RunRequest,
     ServerHello,
 )
-from twctl.conduct import AGENT, LOST_AFTER, PING_AFTER
+from twctl.conduct import AGENT, LOST_AFTER, PING_AFTER, is_gone
 from twctl.subscription import OutputQuery, Subscription
 from twctl.tls import ConnectionRejected
 
@@ -289,7 +289,11 @@ class Session(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         pieces = self._connection.data_to_send()
 
-        if pieces and self._transport is not None and not self._transport.is_closing():
+        if not pieces or self._transport is None or self._transport.is_closing():
+            return
+
+        # What is written after the end is logged, by asyncio, in somebody's program.
+        if not is_gone(self._transport.get_extra_info("socket")):
             self._transport.writelines(pieces)
 
     def _check_alive(self) -> None:

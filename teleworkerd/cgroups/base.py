@@ -82,7 +82,11 @@ class JobCgroup(ABC):
 
     @abstractmethod
     def pids(self) -> set[int]:
-        """Return the live processes of the job; a zombie is not alive."""
+        """Return the live processes of the job; a zombie is not alive.
+
+        Raises `CgroupError` when we lack what it takes to look, as do `signal`,
+        `kill` and `usage`.
+        """
 
     @abstractmethod
     def signal(self, signum: int) -> None:
@@ -135,6 +139,13 @@ class CgroupDriver(ABC):
         """Return what an earlier daemon left of the job, None if nothing.
 
         Its `applied` is empty: nobody knows any more what was asked for.
+        """
+
+    @abstractmethod
+    def leftovers(self) -> set[str]:
+        """Return the jobs of which something is there, those of other daemons too.
+
+        Raises `CgroupError` when we lack what it takes to look.
         """
 
     @abstractmethod

@@ -34,6 +34,8 @@ class FreezerTree(GroupTree):
                 send(fresh, signal.SIGKILL)
                 killed |= fresh
         finally:
+            self._set(self._group, "THAWED")
+
             # A group below may have been frozen by its own job, and would stay so.
             for group in reversed(groupfs.descend(self._group)):
                 self._set(group, "THAWED")

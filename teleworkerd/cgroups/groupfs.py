@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from teleworkerd.cgroups.base import CgroupError
+from teleworkerd.spare import lack_of
 
 
 ATTEMPTS: Final = 4
@@ -93,8 +94,25 @@ def remove_if_unused(group: Path) -> None:
 
 
 def descend(group: Path) -> list[Path]:
-    """Return *group* and every group below it, children before their parents."""
-    return [Path(path) for path, _, _ in os.walk(group, topdown=False)]
+    """Return *group* and every group below it, children before their parents.
+
+    Raises `CgroupError` when we lack what it takes to look.
+    """
+    walk = os.walk(group, topdown=False, onerror=check_sight)
+    return [Path(path) for path, _, _ in walk]
+
+
+def names_in(group: Path) -> set[str]:
+    """Return the names of the groups right below *group*; none if it is missing.
+
+    Raises `CgroupError` when we lack what it takes to look.
+    """
+    try:
+        with os.scandir(group) as entries:
+            return {entry.name for entry in entries if entry.is_dir()}
+    except OSError as error:
+        check_sight(error)
+        return set()
 
 
 def read(file: Path) -> str:
@@ -188,14 +206,25 @@ def close_all(descriptors: Iterable[int]) -> None:
 
 
 def pids(group: Path) -> set[int]:
-    """Return the processes of *group* and of all groups below it."""
+    """Return the processes of *group* and of all groups below it.
+
+    Raises `CgroupError` when we lack what it takes to look.
+    """
     found: set[int] = set()
 
     for directory in descend(group):
-        # The group may be removed at any time; then nothing is in it.
-        with suppress(OSError):
+        try:
             found.update(map(int, (directory / PROCS).read_text().split()))
+        except OSError as error:
+            # The group may be removed at any time; then nothing is in it.
+            check_sight(error)
 
     # 0 stands for a process of another PID namespace, and to signal it would hit us.
     found.discard(0)
     return found
+
+
+def check_sight(error: OSError) -> None:
+    """Raise `CgroupError` if *error* says nothing of the file, but of us."""
+    if lack_of(error) is not None:
+        raise CgroupError.of(error, "look at", Path(error.filename or "")) from error

@@ -3,16 +3,18 @@
 import os
 import signal
 from collections import defaultdict
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from teleworkerd.cgroups import groupfs
+from teleworkerd.cgroups.base import CgroupError
 from teleworkerd.cgroups.tracking import Tracker, Tree, send
 
 
 JOB_ID_VARIABLE: Final = "TELEWORKER_JOB_ID"
 
+_MARK: Final = f"{JOB_ID_VARIABLE}=".encode()
 _STOP_ROUNDS: Final = 16  # a tree that forks on is stopped long before
 
 
@@ -33,7 +35,7 @@ class ProcTree(Tree):
     """
 
     def __init__(self, job_id: str, *, proc: Path) -> None:
-        self._mark = f"{JOB_ID_VARIABLE}={job_id}".encode()
+        self._mark = _MARK + job_id.encode()
         self._proc = proc
         self._seen: set[tuple[int, int]] = set()  # (pid, start)
 
@@ -94,18 +96,14 @@ class ProcTree(Tree):
         return True
 
     def _table(self) -> dict[int, _Process]:
-        table = {}
-
-        for entry in self._proc.iterdir():
-            if entry.name.isdecimal() and (process := self._process(entry)) is not None:
-                table[process.pid] = process
-
-        return table
+        found = map(self._process, _processes(self._proc))
+        return {process.pid: process for process in found if process is not None}
 
     def _process(self, entry: Path) -> _Process | None:
         try:
             stat = (entry / "stat").read_bytes()
-        except OSError:
+        except OSError as error:
+            groupfs.check_sight(error)
             return None
 
         # The name before it may hold anything, closing brackets too.
@@ -119,11 +117,7 @@ class ProcTree(Tree):
         return _Process(int(entry.name), int(parent), int(start))
 
     def _is_marked(self, pid: int) -> bool:
-        with suppress(OSError):
-            environment = (self._proc / str(pid) / "environ").read_bytes()
-            return self._mark in environment.split(b"\0")
-
-        return False
+        return self._mark in _environment(self._proc / str(pid))
 
 
 class ProcTracker(Tracker):
@@ -137,5 +131,31 @@ class ProcTracker(Tracker):
     def tree(self, job_id: str) -> Tree:
         return ProcTree(job_id, proc=self._proc)
 
+    def jobs(self) -> set[str]:
+        return {
+            os.fsdecode(entry.removeprefix(_MARK))
+            for process in _processes(self._proc)
+            if process.name != str(os.getpid())
+            for entry in _environment(process)
+            if entry.startswith(_MARK)
+        }
+
     def close(self) -> None:
         pass
+
+
+def _processes(proc: Path) -> list[Path]:
+    """Return the directory of each process, a zombie's too."""
+    try:
+        return [entry for entry in proc.iterdir() if entry.name.isdecimal()]
+    except OSError as error:
+        raise CgroupError.of(error, "look at", proc) from error
+
+
+def _environment(process: Path) -> list[bytes]:
+    """Return the environment that a process began with; empty if it is gone."""
+    try:
+        return (process / "environ").read_bytes().split(b"\0")
+    except OSError as error:
+        groupfs.check_sight(error)
+        return []

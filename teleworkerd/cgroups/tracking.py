@@ -69,6 +69,13 @@ class Tracker(ABC):
         """
 
     @abstractmethod
+    def jobs(self) -> set[str]:
+        """Return the jobs of which there is a tree, those of other daemons too.
+
+        Raises `CgroupError` when we lack what it takes to look.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Remove the group `teleworker` unless somebody uses it."""
 
@@ -108,6 +115,9 @@ class GroupTracker(Tracker):
 
     def tree(self, job_id: str) -> Tree:
         return self.kind(groupfs.job_group(self._mount, job_id))
+
+    def jobs(self) -> set[str]:
+        return groupfs.names_in(self._mount / groupfs.TOP)
 
     def close(self) -> None:
         groupfs.remove_if_unused(self._mount / groupfs.TOP)

@@ -32,5 +32,8 @@ class UnlimitedDriver(CgroupDriver):
         tree = self._tracker.tree(job_id)
         return TrackedJob(tree, applied=Limits()) if tree.exists() else None
 
+    def leftovers(self) -> set[str]:
+        return self._tracker.jobs()
+
     def close(self) -> None:
         self._tracker.close()

@@ -131,6 +131,10 @@ class V1Driver(CgroupDriver):
 
         return V1Job(tree, applied=Limits(), own=own, driver=self)
 
+    def leftovers(self) -> set[str]:
+        tops = [mount / groupfs.TOP for mount in self._mounts.values()]
+        return self._tracker.jobs().union(*map(groupfs.names_in, tops))
+
     def close(self) -> None:
         for mount in self._mounts.values():
             groupfs.remove_if_unused(mount / groupfs.TOP)

@@ -1,10 +1,14 @@
 """What the jobs expect of whatever runs them."""
 
-from collections.abc import Mapping
 from typing import Protocol
 
-from teleworkerd.execution import ExitRecord, JobIdentity, Launched
-from teleworkerd.protocol.types import JobSpec, Reason, Stream
+from teleworkerd.execution import ExitRecord, JobIdentity, Launched, Postscript
+from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.protocol.types import JobSpec, LaunchFailure, Reason, Stream
+
+
+class StartUnknown(TeleworkerError):
+    """The command runs, or has run, or never will: the sink may hear of it later."""
 
 
 class ExecutionSink(Protocol):
@@ -12,6 +16,12 @@ class ExecutionSink(Protocol):
 
     def launched(self, launched: Launched) -> None:
         """The command runs."""
+
+    def launch_failed(self, failure: LaunchFailure, *, ended_at: int) -> None:
+        """The command never ran."""
+
+    def stop_requested(self) -> None:
+        """The job is to be over."""
 
     def output_grown(self, stdout: int, stderr: int) -> None:
         """The streams have these ends now."""
@@ -50,7 +60,8 @@ class Executor(Protocol):
     ) -> Execution:
         """Start *spec*; the sink hears of it before this returns.
 
-        Raises `LaunchError`.
+        Raises `LaunchError`, `StartUnknown`, `Unavailable`; only after
+        `StartUnknown` it may run.
         """
 
     def attach(self, job_id: str, sink: ExecutionSink) -> Execution | None:
@@ -59,8 +70,8 @@ class Executor(Protocol):
         The sink hears at once what is known; None when the job is over.
         """
 
-    def seal(self, job_id: str, digests: Mapping[Stream, str]) -> None:
-        """Keep the SHA-256 of the streams, in hex, with a job that is over."""
+    async def seal(self, job_id: str, postscript: Postscript) -> None:
+        """Keep what was found out with a job that has exited; raises `Unavailable`."""
 
     async def remove(self, job_id: str) -> None:
         """Remove what is kept of a job that is over; again is no harm.

@@ -10,10 +10,14 @@ from teleworkerd.executors.local import LocalExecutor
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import (
     FROM_KEEPER,
+    Alive,
     KeptJob,
     KeptJobs,
+    Leave,
+    Probe,
     Ready,
     Reload,
+    Reloaded,
     Shutdown,
     Welcome,
 )
@@ -32,13 +36,15 @@ class KeeperLink:
     """Makes the executor of the keeper at the other end.
 
     `executor` is there once `welcome` has returned; `over` is set when the keeper
-    asks for a shutdown, or is gone; `gone` is set then alone. `reloaded`, if
-    somebody sets it, is called with each new configuration.
+    asks for the end, or is gone; `gone` is set then alone, and `is_leaving` says
+    that jobs are to go on. `reload`, if somebody sets it, is called with each new
+    configuration; it uses all of that, or returns why it uses nothing.
     """
 
     def __init__(self) -> None:
         self.executor: LocalExecutor
-        self.reloaded: Callable[[Config], None] | None = None
+        self.reload: Callable[[Config], str | None] = _too_early
+        self.is_leaving = False
         self.over = asyncio.Event()
         self.gone = asyncio.Event()
         self._kept: list[KeptJob] = []
@@ -85,8 +91,12 @@ class KeeperLink:
                 )
                 self._welcome.set_result(message)
             case Reload(config):
-                if self.reloaded is not None:
-                    self.reloaded(config)
+                self._channel.send(Reloaded(self.reload(config)))
+            case Probe(number):
+                self._channel.send(Alive(number))
+            case Leave():
+                self.is_leaving = True
+                self.over.set()
             case Shutdown():
                 self.over.set()
             case _:
@@ -102,3 +112,7 @@ class KeeperLink:
             self._welcome.set_exception(KeeperGone("the keeper is gone"))
             # Who waited may have given up.
             self._welcome.exception()
+
+
+def _too_early(_: Config) -> str | None:
+    return "the server is not ready yet"

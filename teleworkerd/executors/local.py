@@ -1,13 +1,14 @@
 """Runs jobs on this machine, through the keeper."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from teleworkerd.execution import JobIdentity, Launched, LaunchError
-from teleworkerd.executors.base import Execution, ExecutionSink
+from teleworkerd.execution import JobIdentity, Launched, LaunchError, Postscript
+from teleworkerd.executors.base import Execution, ExecutionSink, StartUnknown
+from teleworkerd.failpoints import failpoint
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import (
@@ -15,6 +16,8 @@ from teleworkerd.keeper.messages import (
     JobFailed,
     JobGone,
     JobLaunched,
+    JobLost,
+    JobSealed,
     KeptJob,
     Launch,
     OutputDropped,
@@ -25,10 +28,10 @@ from teleworkerd.keeper.messages import (
     SignalJob,
     StopJob,
 )
-from teleworkerd.output.gaps import read_gaps
-from teleworkerd.protocol.errors import Unavailable
+from teleworkerd.output.gaps import gaps_of, read_gaps
+from teleworkerd.protocol.errors import TeleworkerError, Unavailable
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import JobSpec, Reason, Stream
+from teleworkerd.protocol.types import Gap, JobSpec, Reason
 
 
 MAX_LAUNCHING: Final = 64  # the keeper launches one by one; the rest waits here
@@ -65,14 +68,16 @@ class LocalExecutor:
         self._kept = {job.job: job for job in kept}
         self._sinks: dict[str, ExecutionSink] = {}
         self._starting: dict[str, asyncio.Future[None]] = {}
-        self._removing: dict[str, asyncio.Future[None]] = {}
+        self._asked: dict[
+            tuple[type[JobGone | JobSealed], str], asyncio.Future[None]
+        ] = {}
         self._slots = asyncio.Semaphore(MAX_LAUNCHING)
         self._is_connected = True
 
     async def start(
         self, job: JobIdentity, spec: JobSpec, sink: ExecutionSink
     ) -> Execution:
-        """Launch *spec*; raises `LaunchError`, or `Unavailable` without a keeper."""
+        """Launch *spec*; raises `Unavailable` when the keeper was gone before."""
         async with self._slots:
             if not self._is_connected:
                 raise Unavailable("the keeper is gone", {"retry_after": 1})
@@ -81,6 +86,7 @@ class LocalExecutor:
             self._sinks[job.id] = sink
             self._starting[job.id] = started
             self._channel.send(Launch(job, spec))
+            failpoint("launch-ordered")
 
             try:
                 await started
@@ -97,19 +103,20 @@ class LocalExecutor:
         if kept is not None:
             self._sinks[job_id] = sink
             sink.launched(kept.launched)
-            _tell_gaps(sink, directory, kept.stdout, kept.stderr)
+
+            if kept.stopping:
+                sink.stop_requested()
+
+            _tell_gaps(
+                sink,
+                # Those that an earlier server was told of; the next are told to us.
+                read_gaps(directory.gaps, stdout=kept.stdout, stderr=kept.stderr),
+            )
             sink.output_grown(kept.stdout, kept.stderr)
             sink.output_held_up(kept.held_up)
             return LocalExecution(job_id, self._channel)
 
-        record = directory.read_exit()
-
-        if record is None:
-            sink.vanished("it ran under an earlier keeper, and left no exit record")
-        else:
-            _tell_gaps(sink, directory, record.stdout, record.stderr)
-            sink.exited(record)
-
+        _tell_end(sink, directory)
         return None
 
     def received(self, message: Message) -> None:
@@ -117,93 +124,126 @@ class LocalExecutor:
         match message:
             case JobLaunched(job_id, launched):
                 self._launched(job_id, launched)
-            case JobFailed(job_id, failure, limit):
+            case JobFailed(job_id, failure, failed_at, limit):
                 self._sinks.pop(job_id, None)
-
-                if started := self._waiting(job_id):
-                    started.set_exception(LaunchError(failure, limit=limit))
+                self._refused(
+                    job_id, LaunchError(failure, limit=limit, failed_at=failed_at)
+                )
             case OutputGrown(job_id) | OutputDropped(job_id) | OutputHeldUp(job_id):
                 if sink := self._sinks.get(job_id):
                     _tell(sink, message)
                 elif kept := self._kept.get(job_id):
                     self._kept[job_id] = _updated(kept, message)
-            case JobExited(job_id, record):
-                # Without a sink: an earlier server's job; `attach` reads the record.
-                self._kept.pop(job_id, None)
-
-                if sink := self._sinks.pop(job_id, None):
-                    sink.exited(record)
-            case JobGone(job_id, error):
-                self._gone(job_id, error)
+            case JobExited() | JobLost():
+                self._over(message)
+            case JobGone() | JobSealed():
+                self._answered(type(message), message.job, message.error)
             case _:
                 raise AssertionError(message)
 
-    def seal(self, job_id: str, digests: Mapping[Stream, str]) -> None:
-        """Have the keeper add the *digests* to the exit record."""
-        self._channel.send(
-            SealJob(job_id, digests.get(Stream.STDOUT), digests.get(Stream.STDERR))
-        )
+    async def seal(self, job_id: str, postscript: Postscript) -> None:
+        """Have the keeper add *postscript* to the exit record."""
+        await self._ask(SealJob(job_id, postscript), JobSealed)
 
     async def remove(self, job_id: str) -> None:
         """Have the keeper remove the job's directory."""
-        if not self._is_connected:
-            raise Unavailable("the keeper is gone", {"retry_after": 1})
-
-        gone = self._removing.get(job_id)
-
-        if gone is None:
-            gone = self._removing[job_id] = asyncio.get_running_loop().create_future()
-            self._channel.send(RemoveJob(job_id))
-
-        await asyncio.shield(gone)
+        await self._ask(RemoveJob(job_id), JobGone)
 
     def disconnected(self) -> None:
         """Fail what waits for the keeper, which is gone."""
         self._is_connected = False
 
-        for job_id in list(self._removing):
-            self._gone(job_id, "the keeper went away")
+        for kind, job_id in list(self._asked):
+            self._answered(kind, job_id, "the keeper went away")
 
         for job_id in self._starting:
-            if started := self._waiting(job_id):
-                started.set_exception(
-                    Unavailable("the keeper went away", {"retry_after": 1})
-                )
+            self._refused(job_id, StartUnknown("the keeper went away"))
 
     def _launched(self, job_id: str, launched: Launched) -> None:
+        failpoint("launch-heard")
+
         if sink := self._sinks.get(job_id):
             sink.launched(launched)
-        else:
-            # Ordered by an earlier server that did not live to hear of it.
-            self._kept[job_id] = KeptJob(job_id, launched, 0, 0)
 
         if started := self._waiting(job_id):
             started.set_result(None)
 
-    def _gone(self, job_id: str, error: str | None) -> None:
-        gone = self._removing.pop(job_id, None)
+    async def _ask(
+        self, order: RemoveJob | SealJob, answer: type[JobGone | JobSealed]
+    ) -> None:
+        """Send *order*, if it is not on its way already, and wait for its *answer*."""
+        if not self._is_connected:
+            raise Unavailable("the keeper is gone", {"retry_after": 1})
 
-        if gone is None:
+        asked = self._asked.get((answer, order.job))
+
+        if asked is None:
+            asked = asyncio.get_running_loop().create_future()
+            self._asked[answer, order.job] = asked
+            self._channel.send(order)
+
+        await asyncio.shield(asked)
+
+    def _answered(
+        self, kind: type[JobGone | JobSealed], job_id: str, error: str | None
+    ) -> None:
+        asked = self._asked.pop((kind, job_id), None)
+
+        if asked is None:
             return
 
         if error is None:
-            gone.set_result(None)
+            asked.set_result(None)
         else:
-            gone.set_exception(
-                Unavailable(f"job {job_id} could not be removed: {error}")
-            )
-            gone.exception()  # who asked may be gone
+            asked.set_exception(Unavailable(f"job {job_id} stays as it is: {error}"))
+            asked.exception()  # who asked may be gone
+
+    def _over(self, message: JobExited | JobLost) -> None:
+        # Without a sink: an earlier server's job; `attach` reads what became of it.
+        self._kept.pop(message.job, None)
+        sink = self._sinks.pop(message.job, None)
+
+        if isinstance(message, JobLost):
+            self._refused(message.job, StartUnknown(message.why))
+
+            if sink is not None:
+                sink.vanished(message.why)
+        elif sink is not None:
+            sink.exited(message.record)
+
+    def _refused(self, job_id: str, error: TeleworkerError) -> None:
+        if started := self._waiting(job_id):
+            started.set_exception(error)
 
     def _waiting(self, job_id: str) -> asyncio.Future[None] | None:
         started = self._starting.get(job_id)
         return None if started is None or started.done() else started
 
 
-def _tell_gaps(
-    sink: ExecutionSink, directory: JobDirectory, stdout: int, stderr: int
-) -> None:
-    # Those that an earlier server was told of; the next ones are told to us.
-    for gap in read_gaps(directory.gaps, stdout=stdout, stderr=stderr):
+def _tell_end(sink: ExecutionSink, directory: JobDirectory) -> None:
+    """Tell what became of a job that the keeper does not have any more."""
+    if (record := directory.read_exit()) is not None:
+        _tell_gaps(sink, gaps_of(directory, stdout=record.stdout, stderr=record.stderr))
+        sink.exited(record)
+        return
+
+    if (failed := directory.read_failure()) is not None:
+        sink.launch_failed(failed.failure, ended_at=failed.failed_at)
+        return
+
+    if (launched := directory.read_launched()) is not None:
+        sink.launched(launched)
+
+    if (loss := directory.read_loss()) is not None:
+        sink.vanished(loss.why)
+    elif directory.path.exists():
+        sink.vanished("its directory does not say what became of it")
+    else:
+        sink.vanished("its directory is gone")
+
+
+def _tell_gaps(sink: ExecutionSink, gaps: Iterator[Gap]) -> None:
+    for gap in gaps:
         sink.output_dropped(gap.stream, gap.offset, gap.stop)
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from teleworkerd.jobs.job import Job
 from teleworkerd.protocol.errors import AmbiguousJob, JobNotFound
+from teleworkerd.protocol.types import JobState
 
 
 MIN_PREFIX: Final = 4  # characters of an id that may stand for it
@@ -25,6 +26,15 @@ class JobCatalog:
 
     def __iter__(self) -> Iterator[Job]:
         return iter(tuple(self._jobs.values()))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs are in each state."""
+        counts = dict.fromkeys(map(str, JobState), 0)
+
+        for job in self._jobs.values():
+            counts[job.facts.state] += 1
+
+        return counts
 
     def add(self, job: Job) -> None:
         """Take in *job*."""

@@ -1,55 +1,65 @@
 """One job: its facts, its state and its output."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
+from teleworkerd.counters import Counters
 from teleworkerd.execution import ExitRecord, JobIdentity, Launched
 from teleworkerd.executors.base import Execution
+from teleworkerd.jobs.finishing import Findings, Finishing, Seal, known_digests
 from teleworkerd.jobs.state import JobEvent, advance
 from teleworkerd.output.joboutput import JobOutput, Position
 from teleworkerd.output.subscription import Reading
+from teleworkerd.output.sync import DirectorySync, Syncer, SyncFailed
 from teleworkerd.protocol.errors import RequestError
 from teleworkerd.protocol.types import (
+    JobSpec,
+    JobState,
     JobStatus,
     LaunchFailure,
     Reason,
     Stream,
     StreamStatus,
 )
-from teleworkerd.store import JobRecord
+from teleworkerd.spare import lack_of
+from teleworkerd.store import JobRecord, StoreError
 
 
 log = logging.getLogger(__name__)
 
-Digests = dict[Stream, bytes]
-"""The SHA-256 of each stream, as far as it is known."""
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every job of a manager works with.
+
+    `changed` is called after each change that is worth storing, and says when it is
+    stored. After a job has exited, `seal` keeps with it what was found out, and
+    `syncer` sees to it that all is on the disk. `counters` get what jobs write, and
+    how they end.
+    """
+
+    changed: Callable[["Job"], "asyncio.Future[None]"]
+    seal: Seal
+    syncer: Syncer
+    counters: Counters
 
 
 class Job:
-    """The mutable owner of one job's facts; also the sink of its execution.
+    """The mutable owner of one job's facts; also the sink of its execution."""
 
-    *changed* is called after each change that is worth storing, *sealed* with
-    what is found out of a job's digests after it has exited.
-    """
-
-    def __init__(
-        self,
-        record: JobRecord,
-        output: JobOutput,
-        *,
-        changed: Callable[["Job"], object],
-        sealed: Callable[["Job", Digests], object],
-    ) -> None:
+    def __init__(self, record: JobRecord, output: JobOutput, means: Means) -> None:
         self._execution: Execution | None = None
         self._postponed: list[Callable[[Execution], None]] = []
         self._record = record
         self._output: Final = output
-        self._changed = changed
-        self._sealed = sealed
+        self._means = means
+        self._sync = DirectorySync(output.path, means.syncer, failed=self._not_durable)
+        self._ending = Finishing(output, self._sync, means.seal)
         self._finishing: asyncio.Task[None] | None = None
         self._held_up: str | None = None
         self._ended = asyncio.Event()
@@ -81,6 +91,11 @@ class Job:
         )
 
     @property
+    def spec(self) -> JobSpec | None:
+        """What is to be started, while it is not."""
+        return self._record.spec
+
+    @property
     def facts(self) -> JobStatus:
         """What `status` has, without how its output is at this moment.
 
@@ -102,6 +117,11 @@ class Job:
     def readers(self) -> int:
         """How many read its output now."""
         return self._output.readers
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether its output is not taken now."""
+        return self._held_up is not None
 
     @property
     def kept_bytes(self) -> int:
@@ -154,6 +174,9 @@ class Job:
         try:
             self._output.restore(status.stdout.end, status.stderr.end)
         except OSError as error:
+            if lack_of(error) is not None:
+                raise  # a server that knows half of it must not serve
+
             self._unreadable(error)
 
         if not self.is_over:
@@ -171,6 +194,8 @@ class Job:
         """Give up what goes on beside the loop; the job is of no use after."""
         if self._finishing is not None:
             self._finishing.cancel()
+
+        self._sync.cancel()
 
         self._output.close()
 
@@ -201,7 +226,12 @@ class Job:
         self._apply(JobEvent.STOP_REQUESTED, self._record.status)
 
     def launch_failed(self, failure: LaunchFailure, *, ended_at: int) -> None:
-        """Note that the command never ran."""
+        """Note that the command never ran; told of one that did, it is lost."""
+        if self._record.status.started_at is not None:
+            # After a power failure a directory may know less than we do.
+            self.vanished("its directory does not say any more that it was started")
+            return
+
         status = replace(
             self._record.status,
             error=failure,
@@ -229,49 +259,75 @@ class Job:
 
     def output_grown(self, stdout: int, stderr: int) -> None:
         """Publish what the spools have now."""
+        before = self._output.written_bytes
+
         try:
             self._output.grow(stdout, stderr)
         except OSError as error:
             self._unreadable(error)
 
+        self._means.counters.output_bytes += self._output.written_bytes - before
         self._output.hash()
+        self._sync.changed()
 
     def output_dropped(self, stream: Stream, offset: int, stop: int) -> None:
         """Note that bytes *offset* up to *stop* are not kept."""
         self._output.drop(stream, offset, stop)
+        self._means.counters.dropped_bytes += stop - offset
 
     def output_held_up(self, why: str | None) -> None:
         """Note why output is not taken now, or that it is."""
         self._held_up = why
 
     def exited(self, record: ExitRecord) -> None:
-        """Note how the job ended; it is over once the digests are known."""
+        """Note how the job ended; it is over once that is sealed and on the disk."""
         if self.has_exited:
             return
 
         self.launched(record.launched)
+
+        if record.stopped:
+            # While there was no server, or by one that did not live to note it.
+            self.stop_requested()
+
         self.output_grown(record.stdout, record.stderr)
+        stopped = self._record.status.state is JobState.STOPPING
+        digests = known_digests(record)
 
-        if (digests := known_digests(record)) is not None:
-            self._exited(record, digests)
+        if (
+            digests is None
+            or stopped is not record.stopped
+            or self._ending.waits_for_the_disk
+        ):
+            self._finishing = asyncio.create_task(self._finish(record, stopped=stopped))
         else:
-            self._finishing = asyncio.create_task(self._finish(record))
+            self._exited(record, Findings(digests, durable=None))
 
-    async def _finish(self, record: ExitRecord) -> None:
-        digests: Digests = {}
+    async def _finish(self, record: ExitRecord, *, stopped: bool) -> None:
+        # After a failure no later success counts, nor after a restart.
+        failed = record.failed_sync or self._record.status.durable is False
+        findings = await self._ending.run(record, stopped=stopped, failed_sync=failed)
+        self._exited(record, findings)
 
-        for stream in Stream:
-            try:
-                digests[stream] = await self._output.finish(stream)
-            except OSError as error:
-                log.error("job %s: %s cannot be hashed: %s", self.id, stream, error)
+    async def _not_durable(self, error: SyncFailed) -> None:
+        log.error("job %s would not outlive a power failure: %s", self.id, error)
 
-        self._sealed(self, digests)
-        self._exited(record, digests)
+        if self.is_over:
+            return
 
-    def _exited(self, record: ExitRecord, digests: Digests) -> None:
+        status = replace(self._record.status, durable=False)
+        self._record = replace(self._record, status=status)
+
+        # Before anything else: a server that does not know it would ask the kernel
+        # again, and hear that all is well.
+        with contextlib.suppress(StoreError):
+            await asyncio.shield(self._means.changed(self))
+
+    def _exited(self, record: ExitRecord, findings: Findings) -> None:
+        digests = findings.digests
         status = replace(
             self._record.status,
+            durable=findings.durable,
             exit_code=record.exit_code,
             signal=record.signal,
             reason=record.reason,
@@ -301,7 +357,7 @@ class Job:
         except OSError as error:
             self._unreadable(error)
 
-        status = replace(self._record.status, reason=Reason.LOST)
+        status = replace(self._record.status, reason=Reason.LOST, lost=message)
         self._apply(JobEvent.VANISHED, status)
         log.warning("job %s of %s is lost: %s", self.id, self.owner, message)
 
@@ -312,12 +368,16 @@ class Job:
     def _apply(self, event: JobEvent, status: JobStatus) -> None:
         """Take over *status*, in the state that follows *event*."""
         state = advance(self._record.status.state, event)
-        self._record = replace(self._record, status=replace(status, state=state))
+        # What it was to be is of no use any more: it is, or never will be.
+        self._record = replace(
+            self._record, status=replace(status, state=state), spec=None
+        )
 
         if state.is_final:
             self._end_output()
+            self._means.counters.ends[status.reason or Reason.LOST] += 1
 
-        self._changed(self)
+        _ = self._means.changed(self)
 
     def _end_output(self) -> None:
         self._execution = None
@@ -325,17 +385,3 @@ class Job:
 
         self._output.end()
         self._ended.set()
-
-
-def known_digests(record: ExitRecord) -> Digests | None:
-    """Return what *record* says of the digests, if it is all that there is."""
-    if record.stdout_sha256 is None or record.stderr_sha256 is None:
-        return None
-
-    try:
-        return {
-            Stream.STDOUT: bytes.fromhex(record.stdout_sha256),
-            Stream.STDERR: bytes.fromhex(record.stderr_sha256),
-        }
-    except ValueError:
-        return None

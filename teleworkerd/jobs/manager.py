@@ -1,8 +1,7 @@
 """All jobs of this daemon: started, found, listed, stopped; each by its owner."""
 
 import asyncio
-import errno
-import hashlib
+import contextlib
 import logging
 import os
 import shlex
@@ -13,19 +12,27 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from teleworkerd.config import Config
-from teleworkerd.execution import LaunchError
+from teleworkerd.counters import Counters
+from teleworkerd.execution import JobIdentity, Postscript
 from teleworkerd.executors.base import Executor
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.jobs.catalog import JobCatalog
-from teleworkerd.jobs.job import Digests, Job
+from teleworkerd.jobs.floor import check_room
+from teleworkerd.jobs.job import Job, Means
+from teleworkerd.jobs.launching import Launches
+from teleworkerd.jobs.records import found_again, new_record, spec_digest
+from teleworkerd.jobs.succession import (
+    ORDINARY,
+    Circumstances,
+    Succession,
+    see_the_end_of,
+)
 from teleworkerd.output.digest import Hasher
 from teleworkerd.output.joboutput import JobOutput
-from teleworkerd.protocol.codec import dump_record
+from teleworkerd.output.sync import Syncer
 from teleworkerd.protocol.errors import (
     JobNotEnded,
     JobRemoved,
-    LaunchFailed,
-    LimitRejected,
     NameTaken,
     RequestConflict,
     Unavailable,
@@ -34,18 +41,15 @@ from teleworkerd.protocol.types import (
     JobSpec,
     JobState,
     JobStatus,
-    LaunchFailure,
-    LaunchStage,
     Reason,
 )
+from teleworkerd.spare import Spare
 from teleworkerd.store import JobRecord, JobStore, StoreError
 
 
 log = logging.getLogger(__name__)
 
-_NEVER_STARTED: Final = LaunchFailure(
-    LaunchStage.FORK, errno.EAGAIN, "the server ended before the job was started"
-)
+_LEAVE_TIME: Final = 5.0  # seconds
 _LOGGED: Final = 200  # characters of a command
 
 
@@ -55,14 +59,16 @@ class JobManager:
     Call `load` once, before anything else.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it works with
         self,
         *,
         executor: Executor,
         store: JobStore,
         config: Config,
+        counters: Counters,
         now: Callable[[], int] = time.time_ns,
         new_id: Callable[[], uuid.UUID] = uuid.uuid4,
+        spare: Spare | None = None,
     ) -> None:
         self._executor = executor
         self._store = store
@@ -70,25 +76,50 @@ class JobManager:
         self._now = now
         self._new_id = new_id
         self._jobs = JobCatalog()
-        self._runs: dict[tuple[str, str], asyncio.Task[Job]] = {}
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._is_closing = False
-        self._hasher = Hasher()
+        self._hasher = Hasher(spare=spare)
+        self._syncer = Syncer(config.output.sync_interval, spare)
+        self._counters = counters
+        self._launches = Launches(
+            executor=executor, store=store, now=now, counters=self._counters
+        )
+        self._succession = Succession(
+            config.jobs_dir, executor=executor, launches=self._launches, now=now
+        )
+        self._means = Means(
+            changed=lambda job: self._store.save_soon(job.record),
+            seal=self._seal,
+            syncer=self._syncer,
+            counters=self._counters,
+        )
 
-    async def load(self) -> None:
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs)
+
+    async def load(self, circumstances: Circumstances = ORDINARY) -> None:
         """Take over the jobs of earlier servers; raises `StoreError`."""
-        for record in await self._store.load():
-            if self._was_removed(record):
+        records = await self._store.load()
+
+        for record in records:
+            if self._succession.was_removed(record):
                 _ = self._store.remove_soon(record.status.id)
-                continue
+            else:
+                self._take_over(record, circumstances)
 
-            job = self._add(record)
-            job.restore_output()
+        known = {record.status.id for record in records}
+        found = list(found_again(self._config.jobs_dir, known))
+        ends = self._counters.ends.copy()
 
-            if not job.is_over and self._was_never_ordered(job):
-                job.launch_failed(_NEVER_STARTED, ended_at=self._now())
-            elif not job.is_over:
-                job.attached(self._executor.attach(job.id, job))
+        if found:
+            log.warning("%d jobs were not in the database: found again", len(found))
+            jobs = [self._take_over(record, circumstances) for record in found]
+            # They were told of as ended before.
+            await see_the_end_of(jobs)
+
+        # An earlier server has counted these.
+        self._counters.ends = ends
+        self._counters.output_bytes = self._counters.dropped_bytes = 0
 
     async def run(
         self, spec: JobSpec, *, owner: str, request_id: str
@@ -97,10 +128,9 @@ class JobManager:
 
         Returns the job, once its command runs, and whether it is new. Goes on
         when the caller is cancelled. Raises `LaunchFailed`, `LimitRejected`,
-        `NameTaken`, `RequestConflict`, `Unavailable`.
+        `NameTaken`, `NoSpace`, `RequestConflict`, `Unavailable`.
         """
-        key = (owner, request_id)
-        digest = hashlib.sha256(dump_record(spec)).digest()
+        digest = spec_digest(spec)
         known = job = self._jobs.made_by(owner, request_id)
 
         if known is not None and known.record.spec_digest != digest:
@@ -112,20 +142,10 @@ class JobManager:
 
         if job is None:
             self._check_new(spec, owner)
-            job = self._create(spec, owner=owner, request_id=request_id, digest=digest)
-            task = asyncio.create_task(self._start(job, spec))
-            self._runs[key] = task
-            task.add_done_callback(lambda _: self._runs.pop(key))
-            # The caller may have gone; the record tells how it went.
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            job = self._create(spec, owner=owner, request_id=request_id)
+            self._launches.begin(job, spec)
 
-        if (started := self._runs.get(key)) is not None:
-            return await asyncio.shield(started), known is None
-
-        if (failure := job.status.error) is not None:
-            raise self._refusal(job, LaunchError(failure))
-
-        return job, False
+        return await self._launches.started(job), known is None
 
     def get(self, ref: str, *, owner: str) -> Job:
         """Return the owner's job with the id, the name or the prefix *ref*.
@@ -214,26 +234,22 @@ class JobManager:
             job.close()
 
         self._hasher.close()
+        self._syncer.close()
 
     def configure(self, config: Config) -> None:
         """Use *config* from now on."""
         self._config = config
+        self._syncer.interval = config.output.sync_interval
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""
-        counts = dict.fromkeys(map(str, JobState), 0)
-
-        for job in self._jobs:
-            counts[job.facts.state] += 1
-
-        return counts
+        return self._jobs.counts()
 
     async def shut_down(self) -> None:
         """Take no more jobs, end those that run, and write what is known."""
         self._is_closing = True
 
-        if self._runs:
-            await asyncio.wait(list(self._runs.values()))
+        await self._launches.settled()
 
         running = [job for job in self._jobs if not job.is_over]
 
@@ -245,30 +261,29 @@ class JobManager:
         for job in running:
             await job.wait()
 
+    async def leave(self) -> None:
+        """Take no more jobs, and let those begin that are on their way."""
+        self._is_closing = True
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVE_TIME):
+                await self._launches.settled()
+
+    async def launched(self, job: Job) -> None:
+        """Wait until *job* is not on its way any more: what is asked of it is done."""
+        await self._launches.settle(job)
+
     async def settle(self) -> None:
         """Note how the jobs ended whose executor is gone for good."""
-        if self._runs:
-            await asyncio.wait(list(self._runs.values()))
+        await self._launches.settled()
 
         for job in self._jobs:
-            if not job.is_over:
-                self._executor.attach(job.id, job)
+            self._succession.find_out(job, ORDINARY)
 
-    async def _start(self, job: Job, spec: JobSpec) -> Job:
-        try:
-            # Before the launch: whatever happens then, the job is known.
-            await self._store.save(job.record)
-            job.attached(await self._executor.start(job.identity, spec, job))
-        except LaunchError as error:
-            job.launch_failed(error.failure, ended_at=self._now())
-            raise self._refusal(job, error) from error
-        except (StoreError, Unavailable) as error:
-            failure = LaunchFailure(LaunchStage.SPOOL, errno.EIO, str(error))
-            job.launch_failed(failure, ended_at=self._now())
-            raise Unavailable(
-                f"the job could not be started: {error}", {"job": job.id}
-            ) from error
-
+    def _take_over(self, record: JobRecord, circumstances: Circumstances) -> Job:
+        job = self._add(record)
+        job.restore_output()
+        self._succession.find_out(job, circumstances)
         return job
 
     async def _remove(self, job: Job) -> None:
@@ -276,12 +291,17 @@ class JobManager:
         job.removing(removed)
 
         try:
+            if self._store.is_behind(job.id):
+                # It may not know yet that the job was started, and without files
+                # the next server would do so again.
+                await self._store.save(job.record)
+
             # The files first: without them, the record is dropped at a start.
             await self._executor.remove(job.id)
-        except Unavailable:
+        except (StoreError, Unavailable) as error:
             job.removing(None)
             self._jobs.show(job)
-            raise
+            raise Unavailable(f"job {job.id} is not removed: {error}") from error
 
         job.removed(removed)
         self._jobs.forget(job)
@@ -306,82 +326,35 @@ class JobManager:
                     {"job": job.id},
                 )
 
-    def _create(
-        self, spec: JobSpec, *, owner: str, request_id: str, digest: bytes
-    ) -> Job:
+        check_room(self._config)
+
+    def _create(self, spec: JobSpec, *, owner: str, request_id: str) -> Job:
         job_id = str(self._new_id())
 
         while job_id in self._jobs:
             job_id = str(self._new_id())
 
-        status = JobStatus(
-            id=job_id,
-            owner=owner,
-            command=spec.command,
-            state=JobState.STARTING,
-            created_at=self._now(),
-            limits=spec.limits,
-            name=spec.name,
-            labels=spec.labels,
-            workdir=spec.workdir,
-            timeout=spec.timeout,
-            merge=spec.merge,
-            output_limit=spec.output_limit,
-            on_full=spec.on_full,
-        )
         log.info("job %s of %s: run %s", job_id, owner, _shown(spec.command))
-        return self._add(JobRecord(request_id, digest, status))
+        return self._add(
+            new_record(JobIdentity(job_id, owner, request_id, self._now()), spec)
+        )
 
     def _add(self, record: JobRecord) -> Job:
         output = JobOutput(
             self._directory(record.status.id), self._config.output, self._hasher
         )
-        job = Job(
-            record,
-            output,
-            changed=lambda job: self._store.save_soon(job.record),
-            sealed=self._seal,
-        )
+        job = Job(record, output, self._means)
         self._jobs.add(job)
         return job
 
-    def _seal(self, job: Job, digests: Digests) -> None:
-        self._executor.seal(
-            job.id, {stream: digest.hex() for stream, digest in digests.items()}
-        )
+    async def _seal(self, job_id: str, postscript: Postscript) -> None:
+        try:
+            await self._executor.seal(job_id, postscript)
+        except Unavailable as error:
+            log.error("job %s: what was found out is not kept: %s", job_id, error)
 
     def _directory(self, job_id: str) -> JobDirectory:
         return JobDirectory(self._config.jobs_dir / job_id)
-
-    def _was_never_ordered(self, job: Job) -> bool:
-        # The directory is the first thing that the keeper makes.
-        return (
-            job.status.started_at is None and not self._directory(job.id).path.exists()
-        )
-
-    def _was_removed(self, record: JobRecord) -> bool:
-        # A job that never ran has no directory; one that did has lost it by `remove`.
-        status = record.status
-        return (
-            status.state.is_final
-            and status.started_at is not None
-            and not self._directory(status.id).path.exists()
-        )
-
-    @staticmethod
-    def _refusal(job: Job, error: LaunchError) -> LaunchFailed | LimitRejected:
-        failure: LaunchFailure = error.failure
-
-        if error.limit is not None:
-            return LimitRejected(failure.message, {"job": job.id, "limit": error.limit})
-
-        if failure.stage is LaunchStage.CGROUP:
-            return LimitRejected(failure.message, {"job": job.id})
-
-        return LaunchFailed(
-            failure.message,
-            {"job": job.id, "stage": failure.stage, "errno": failure.errno},
-        )
 
 
 def _shown(command: tuple[bytes, ...]) -> str:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from teleworkerd.config import Config
+from teleworkerd.counters import Counters
 from teleworkerd.executors.keeper_link import KeeperLink
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.keeper.spawn import spawn
@@ -46,7 +47,10 @@ async def open_jobs(config: Config) -> AsyncIterator[JobManager]:
 
         try:
             manager = JobManager(
-                executor=link.executor, store=store, config=welcome.config
+                executor=link.executor,
+                store=store,
+                config=welcome.config,
+                counters=Counters(),
             )
             await manager.load()
             watch = asyncio.create_task(_settle_without(keeper, link, manager))

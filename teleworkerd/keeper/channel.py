@@ -48,8 +48,14 @@ class Channel(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         """Send *message*; after the end it goes nowhere."""
-        if self._transport is not None:
+        # The loop knows of an end before it tells us, and logs what is sent then.
+        if self._transport is None or self._transport.is_closing():
+            return
+
+        try:
             self._transport.writelines(encode(message))
+        except MemoryError:
+            self._break_off()
 
     def close(self) -> None:
         """Write what waits, then end."""
@@ -62,14 +68,23 @@ class Channel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Cut *data* into messages; called by the loop."""
-        self._decoder.feed(data)
-
         try:
+            self._decoder.feed(data)
+
             while (frame := self._decoder.next_frame()) is not None:
                 self._received(decode(frame, self._incoming))
         except RemoteProtocolError:
             log.exception("the channel between server and keeper is broken")
             cast("asyncio.Transport", self._transport).abort()
+        except MemoryError:
+            self._break_off()
+
+    def _break_off(self) -> None:
+        """End it at once: another server is told anew of all that one may miss."""
+        log.error("the channel between server and keeper ends: no memory is left")
+
+        if self._transport is not None:
+            self._transport.abort()
 
     def pause_writing(self) -> None:
         """Note that the peer is slow; called by the loop."""

@@ -1,9 +1,10 @@
-"""The exit record of a job: made, written, and sealed with its digests later."""
+"""The exit record of a job: made, written, and sealed with what is found out later."""
 
 import asyncio
 import logging
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from teleworkerd.execution import ExitRecord, Launched
@@ -11,6 +12,8 @@ from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.messages import SealJob
 from teleworkerd.keeper.spools import Spools
 from teleworkerd.protocol.types import Reason, Stream, Usage
+from teleworkerd.reserve import Reserve
+from teleworkerd.spare import Spare
 
 
 log = logging.getLogger(__name__)
@@ -27,14 +30,15 @@ class End:
     """The end of a job as its keeper saw it.
 
     `code` is that of its main process, the number of a signal if it is negative;
-    `cause` is why it was to be ended before, if it was. `truncated` and `usage` are
-    as in `ExitRecord`.
+    `cause` is why it was to be ended before, if it was. `truncated`, `stopped` and
+    `usage` are as in `ExitRecord`.
     """
 
     code: int
     ended_at: int
     cause: Reason | None
     truncated: bool
+    stopped: bool
     usage: Usage
 
 
@@ -58,18 +62,25 @@ def exit_record(launched: Launched, spools: Spools, end: End) -> ExitRecord:
         stdout_sha256=_EMPTY if stdout == stdout_dropped else None,
         stderr_sha256=_EMPTY if stderr == stderr_dropped else None,
         truncated=end.truncated,
+        stopped=end.stopped,
         usage=end.usage,
     )
 
 
-async def write_exit(directory: JobDirectory, record: ExitRecord) -> None:
-    """Write *record*, trying again while the disk is full."""
+async def write_exit(
+    directory: JobDirectory, record: ExitRecord, spare: Spare, reserve: Reserve
+) -> None:
+    """Write *record*, with a descriptor of *spare* and room of *reserve*.
+
+    Tried again until it is written.
+    """
     is_told = False
 
     while True:
         try:
-            directory.write_exit(record)
-        except OSError as error:
+            with spare.lent():
+                reserve.spend(partial(directory.write_exit, record))
+        except (OSError, MemoryError) as error:
             if not is_told:
                 log.error(
                     "job %s: its exit record must wait: %s", directory.path.name, error
@@ -81,27 +92,25 @@ async def write_exit(directory: JobDirectory, record: ExitRecord) -> None:
             return
 
 
-def seal(directory: JobDirectory, message: SealJob) -> None:
-    """Add the digests of *message* to the exit record in *directory*.
+def seal(directory: JobDirectory, order: SealJob, reserve: Reserve) -> str | None:
+    """Add what *order* says to the exit record; return why not, if not.
 
-    Where there is none that can be read, none is made.
+    On a full disk there is *reserve*. Where there is no record that can be read, none
+    is made.
     """
     record = directory.read_exit()
 
     if record is None:
-        log.warning("job %s has no exit record to seal", message.job)
-        return
+        return "it has no exit record to seal"
 
-    sealed = replace(
-        record,
-        stdout_sha256=message.stdout or record.stdout_sha256,
-        stderr_sha256=message.stderr or record.stderr_sha256,
-    )
+    sealed = order.postscript.added_to(record)
 
     try:
-        directory.write_exit(sealed)
+        reserve.spend(partial(directory.write_exit, sealed))
     except OSError as error:
-        log.error("job %s: its exit record stays unsealed: %s", message.job, error)
+        return f"its exit record cannot be sealed: {error.strerror}"
+
+    return None
 
 
 def _reason(number: int | None, usage: Usage) -> Reason:

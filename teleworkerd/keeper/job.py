@@ -2,61 +2,34 @@
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
+from functools import partial
+from typing import Final, Protocol
 
-from teleworkerd.cgroups.base import (
-    CgroupDriver,
-    CgroupError,
-    JobCgroup,
-    UnsupportedLimit,
-)
 from teleworkerd.config import Config
-from teleworkerd.execution import ExitRecord, Launched, LaunchError
+from teleworkerd.execution import ExitRecord, Launched, LossRecord
+from teleworkerd.failpoints import failpoint
 from teleworkerd.jobdir import JobDirectory
-from teleworkerd.keeper.account import (
-    Account,
-    environment,
-    find_account,
-    own_account,
-)
 from teleworkerd.keeper.ending import end_tree, remove_groups
 from teleworkerd.keeper.exits import End, exit_record, write_exit
-from teleworkerd.keeper.launch import LaunchPlan, launch
 from teleworkerd.keeper.main_process import MainProcess
 from teleworkerd.keeper.messages import KeptJob, Launch
-from teleworkerd.keeper.quota import Quota, Shortage, limit_of
+from teleworkerd.keeper.quota import Bound, Shortage
 from teleworkerd.keeper.spools import Spools
-from teleworkerd.protocol.codec import dump_record
+from teleworkerd.keeper.start import Means, Start, Started
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import (
-    LaunchFailure,
-    LaunchStage,
-    Limits,
-    Reason,
-    Usage,
-)
+from teleworkerd.protocol.types import Reason, Usage
 
 
 log = logging.getLogger(__name__)
 
+FAILED: Final = "the keeper failed while it ran; the daemon's log says why"
 
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What each job is given a part of.
-
-    `open_files` is the limit of descriptors that it gets, soft and hard.
-    """
-
-    driver: CgroupDriver
-    quota: Quota
-    open_files: tuple[int, int]
+_STOPPING: Final = frozenset({Reason.KILLED, Reason.SHUTDOWN})
 
 
 class JobWatcher(Protocol):
@@ -85,19 +58,18 @@ class RunningJob:
         watcher: JobWatcher,
     ) -> None:
         self.id = order.job.id
-        self._order = order
+        self._timeout = order.spec.timeout
         self._config = config
-        self._means = means
         self._watcher = watcher
         self._directory = JobDirectory(config.jobs_dir / order.job.id)
+        self._spare = means.spare
+        self._reserve = means.reserve
+        self._start = Start(order, config=config, means=means, watcher=self)
         self._stack = contextlib.ExitStack()
-        self._is_ours = False
-        self._spools: Spools
-        self._cgroup: JobCgroup | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._started: Started | None = None
         self._main: MainProcess | None = None
-        self._launched: Launched | None = None
         self._ended_by: Reason | None = None
+        self._is_stopped = False  # or about to be, by somebody
         self._killed = False
         self._postponed: list[Callable[[], None]] = []
         self._timers: list[asyncio.TimerHandle] = []
@@ -105,115 +77,138 @@ class RunningJob:
     @property
     def pid(self) -> int | None:
         """The main process, until it has been reaped."""
-        process = self._process
-        return process.pid if process and process.returncode is None else None
+        if self._started is None or self._started.process.returncode is not None:
+            return None
+
+        return self._started.process.pid
 
     def introduce(self) -> KeptJob | None:
         """Return what a new server is told, and begin its news.
 
         None before the launch.
         """
-        if self._launched is None:
+        if self._started is None:
             return None
 
-        self._spools.forget_news()
+        spools = self._started.spools
+        spools.forget_news()
         return KeptJob(
-            self.id, self._launched, *self._spools.ends, self._spools.why_held_up
+            self.id,
+            self._started.launched,
+            *spools.ends,
+            held_up=spools.why_held_up,
+            stopping=self._is_stopped,
         )
 
     def news(self) -> Iterator[Message]:
         """Yield what has changed in its output since it was told last."""
-        return self._spools.news()
+        return iter(()) if self._started is None else self._started.spools.news()
 
     async def start(self) -> Launched:
-        """Launch the command; raises `LaunchError`, and then nothing is left."""
-        try:
-            self._open_spools()
-            account = self._find_account()
-            self._process, applied = await self._launch(account)
-        except LaunchError:
-            self._stack.close()
+        """Launch the command.
 
-            if self._is_ours:
-                self._directory.remove()
-                self._means.quota.remove(self.id)
-
-            if self._cgroup is not None:
-                # It runs, if all that was missing are the means to wait for it.
-                await end_tree(self._cgroup, linger=0)
-                await remove_groups(self._cgroup)
-
-            raise
-
-        self._main = MainProcess(self._process.pid)
+        Raises `LaunchError`, and then it never ran, or `LaunchLost`. Its directory
+        says so, and that is all that is left.
+        """
+        self._started = started = await self._start.run()
+        self._stack.callback(started.spools.close)
+        self._main = MainProcess(self.id, started.process.pid, self._spare)
         self._stack.callback(self._main.close)
-        self._launched = Launched(
-            pid=self._process.pid,
-            started_at=time.time_ns(),
-            user=account.name,
-            applied=applied,
-        )
+        started.spools.launched()
 
-        self._spools.launched()
+        if self._timeout is not None:
+            self._later(self._timeout, self._time_out)
 
-        if self._order.spec.timeout is not None:
-            self._later(self._order.spec.timeout, self._time_out)
-
-        return self._launched
+        return started.launched
 
     async def finish(self) -> ExitRecord:
         """Wait for the end of the job, clear up, and write its exit record."""
         for postponed in self._postponed:
             postponed()
 
-        if not (self._process and self._cgroup and self._launched):
+        if self._started is None:
             raise AssertionError("finish before start")
 
+        process, cgroup = self._started.process, self._started.cgroup
+        spools = self._started.spools
+
         with self._stack:
-            code = await self._process.wait()
+            code = await process.wait()
             ended_at = time.time_ns()
-            self._watcher.forget_child(self._process.pid)
+            failpoint("main-exited")
+            self._watcher.forget_child(process.pid)
             self._cancel_timers()
             self._stack.callback(self._cancel_timers)
             await end_tree(
-                self._cgroup,
-                linger=0 if self._killed else self._config.jobs.linger,
+                cgroup, linger=0 if self._killed else self._config.jobs.linger
             )
-            truncated = not await self._drain()
-            await self._spools.settle()
-            end = End(code, ended_at, self._ended_by, truncated, self._usage())
-            record = exit_record(self._launched, self._spools, end)
+            failpoint("tree-ended")
+            is_drained = await self._drain(spools)
+            is_settled = await spools.settle()
+            failpoint("drained")
+            end = End(
+                code,
+                ended_at,
+                cause=self._ended_by,
+                truncated=not (is_drained and is_settled),
+                stopped=self._is_stopped,
+                usage=self._usage(self._started),
+            )
+            record = exit_record(self._started.launched, spools, end)
 
-        await remove_groups(self._cgroup)
-        await write_exit(self._directory, record)
+        await remove_groups(cgroup)
+        failpoint("groups-removed")
+        await write_exit(self._directory, record, self._spare, self._reserve)
+        failpoint("exit-written")
+        return record
+
+    async def lose(self) -> ExitRecord | None:
+        """Give the job up, after an error of ours; return its end if that is written.
+
+        Else nobody will know it, and its directory says so.
+        """
+        self._stack.close()
+        self._cancel_timers()
+
+        if self._started is not None:
+            await end_tree(self._started.cgroup, linger=0)
+            await remove_groups(self._started.cgroup)
+            self._watcher.forget_child(self._started.process.pid)
+
+        if (record := self._directory.read_exit()) is None:
+            loss = partial(self._directory.write_loss, LossRecord(FAILED))
+            self._reserve.spend(loss)
+
         return record
 
     def signal(self, number: int, *, tree: bool) -> None:
         """Send a signal; SIGKILL means the tree and ends the job as killed."""
-        if self._process is None:
+        if self._started is None:
             self._postponed.append(lambda: self.signal(number, tree=tree))
         elif number == signal.SIGKILL:
+            self._is_stopped = True
             self._end_by(Reason.KILLED)
             self._kill()
-        elif tree and self._cgroup is not None:
-            self._cgroup.signal(number)
+        elif tree:
+            self._started.cgroup.signal(number)
         elif self._main is not None:
             self._main.signal(number)
 
     def stop(self, *, grace: float | None, reason: Reason) -> None:
         """SIGTERM to every process, then SIGKILL after *grace* seconds."""
-        if self._process is None or self._cgroup is None:
+        if self._started is None:
             self._postponed.append(lambda: self.stop(grace=grace, reason=reason))
             return
 
         if self.pid is None:
             # All that it may still wait for is room for its last output.
-            self._spools.give_up()
+            self._started.spools.give_up(*Bound)
 
+        self._is_stopped = self._is_stopped or reason in _STOPPING
         self._end_by(reason)
-        self._cgroup.signal(signal.SIGTERM)
+        self._started.cgroup.signal(signal.SIGTERM)
         # A stopped job could not act on the signal before.
-        self._cgroup.signal(signal.SIGCONT)
+        self._started.cgroup.signal(signal.SIGCONT)
 
         if grace is not None:
             self._later(grace, self._kill)
@@ -232,108 +227,33 @@ class RunningJob:
 
         self._kill()
 
-    def _open_spools(self) -> None:
-        spec, output = self._order.spec, self._config.output
-        limit = limit_of(spec, output)
-
-        try:
-            self._directory.create()
-            self._is_ours = True
-            self._directory.write_spec(dump_record(self._order))
-            share = self._means.quota.add(self.id, self._order.job.owner, limit=limit)
-            self._spools = Spools(
-                self._directory, spec, config=output, share=share, watcher=self
-            )
-            self._stack.callback(self._spools.close)
-        except OSError as error:
-            number = error.errno or errno.EIO
-            raise LaunchError(
-                LaunchFailure(
-                    LaunchStage.SPOOL,
-                    number,
-                    f"the job's output cannot be kept: {os.strerror(number)}",
-                )
-            ) from error
-
-    def _find_account(self) -> Account:
-        if os.geteuid() != 0:
-            return own_account()
-
-        return find_account(self._config.jobs.account(self._order.job.owner))
-
-    async def _launch(
-        self, account: Account
-    ) -> tuple[asyncio.subprocess.Process, Limits]:
-        try:
-            return await self._launch_once(account)
-        except LaunchError as error:
-            if error.failure.errno != errno.ENODEV or self._cgroup is None:
-                raise
-
-            # Another daemon that ended just then took the common group with it.
-            await remove_groups(self._cgroup)
-            return await self._launch_once(account)
-
-    async def _launch_once(
-        self, account: Account
-    ) -> tuple[asyncio.subprocess.Process, Limits]:
-        spec = self._order.spec
-        self._cgroup, procs = self._make_cgroup(spec.limits)
-        stdout, stderr = self._spools.write_ends
-        plan = LaunchPlan(
-            spec=spec,
-            env=environment(account, self._order.job, spec),
-            account=account,
-            change_account=os.geteuid() == 0,
-            procs=procs,
-            stdout=stdout,
-            stderr=stderr,
-            open_files=self._means.open_files,
-        )
-
-        try:
-            return await launch(plan), self._cgroup.applied
-        finally:
-            for fd in procs:
-                os.close(fd)
-
-    def _make_cgroup(self, limits: Limits) -> tuple[JobCgroup, list[int]]:
-        try:
-            cgroup = self._means.driver.create(self.id, limits)
-            self._cgroup = cgroup
-            return cgroup, cgroup.open_procs()
-        except CgroupError as error:
-            limit = error.limit if isinstance(error, UnsupportedLimit) else None
-            failure = LaunchFailure(LaunchStage.CGROUP, error.errno, str(error))
-            raise LaunchError(failure, limit=limit) from error
-
-    async def _drain(self) -> bool:
+    async def _drain(self, spools: Spools) -> bool:
         """Wait for the end of the pipes; return false if it could not be waited for."""
         jobs = self._config.jobs
-        self._spools.over()
+        spools.give_up(Bound.JOB)
 
         if self._ended_by is None:
             # Retention looks for what can go every so often, and may make room.
             patience = jobs.drain_timeout + self._config.retention.interval
-            self._later(patience, self._spools.give_up)
+            self._later(patience, lambda: spools.give_up(Bound.SHARED))
         else:
-            self._spools.give_up()
+            spools.give_up(*Bound)
 
         while True:
             try:
                 async with asyncio.timeout(jobs.drain_timeout):
-                    await self._spools.ended()
+                    await spools.ended()
             except TimeoutError:
-                if self._spools.why_held_up is not None:
-                    continue  # what is in the pipe waits for room
+                if spools.has_waited():
+                    continue  # what is in the pipe waits for room, or did just now
 
                 log.warning("job %s: something outside still holds its output", self.id)
                 return False
             else:
                 return True
 
-    def _usage(self) -> Usage:
-        usage = Usage() if self._cgroup is None else self._cgroup.usage()
+    def _usage(self, started: Started) -> Usage:
+        usage = started.cgroup.usage()
 
         if usage.cpu_seconds is None and self._main is not None:
             usage = replace(usage, cpu_seconds=self._main.cpu_seconds)
@@ -350,10 +270,10 @@ class RunningJob:
 
     def _kill(self) -> None:
         self._killed = True
-        self._spools.give_up()
 
-        if self._cgroup is not None:
-            self._cgroup.kill()
+        if self._started is not None:
+            self._started.spools.give_up(*Bound)
+            self._started.cgroup.kill()
 
         # Where trees are only guessed at, the main process is certain.
         if self._main is not None:

@@ -1,63 +1,61 @@
 """The keeper: carries out what the server asks, and keeps all jobs."""
 
 import asyncio
-import errno
 import logging
 import os
-import resource
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from teleworkerd.cgroups.base import CgroupDriver, CgroupError, JobCgroup
+from teleworkerd.cgroups.base import CgroupDriver
 from teleworkerd.config import Config
-from teleworkerd.execution import LaunchError
-from teleworkerd.jobdir import JobDirectory, is_job_name
+from teleworkerd.execution import LaunchError, LaunchLost
+from teleworkerd.failpoints import failpoint
 from teleworkerd.keeper.channel import Channel
+from teleworkerd.keeper.descriptors import SPARE, raise_limit
+from teleworkerd.keeper.ended import EndedJobs
 from teleworkerd.keeper.ending import (
     KILL_TIMEOUT,
     REMOVE_TIMEOUT,
-    end_tree,
-    remove_groups,
 )
-from teleworkerd.keeper.exits import seal
-from teleworkerd.keeper.job import Means, RunningJob
+from teleworkerd.keeper.job import FAILED, RunningJob
 from teleworkerd.keeper.launch import PR_SET_CHILD_SUBREAPER, prctl
-from teleworkerd.keeper.leftovers import count_leftovers
+from teleworkerd.keeper.leftovers import Leftovers
 from teleworkerd.keeper.messages import (
     FROM_SERVER,
     MAX_KEPT,
+    Alive,
     JobExited,
     JobFailed,
     JobGone,
     JobLaunched,
+    JobLost,
+    JobSealed,
     KeptJobs,
     Launch,
     Ready,
-    Reload,
+    Reloaded,
     RemoveJob,
     SealJob,
-    Shutdown,
     SignalJob,
     StopJob,
     Welcome,
 )
 from teleworkerd.keeper.quota import Quota
-from teleworkerd.keeper.removal import Trash
+from teleworkerd.keeper.start import Means
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import LaunchFailure, LaunchStage, Reason
+from teleworkerd.protocol.types import Reason
+from teleworkerd.reserve import Reserve
+from teleworkerd.spare import Spare
 
 
 log = logging.getLogger(__name__)
 
-_UNEXPECTED: Final = LaunchFailure(
-    LaunchStage.FORK, errno.EIO, "the keeper failed; the daemon's log says why"
-)
 _REAP_EVERY: Final = 1.0  # seconds; orphans that outlive their job are rare
-_OPEN_FILES: Final = 1 << 20  # what the keeper wants for itself, if it may
+_FILL_EVERY: Final = 10.0  # seconds between two looks at the reserve
 
 
 class Keeper:
@@ -65,18 +63,27 @@ class Keeper:
 
     One server at a time is connected; while there is none, jobs go on, and the
     next one is told about them. `ready` and `disconnected` are set when the server
-    is that.
+    is that. `answered`, if somebody sets it, is called with its answers to `ask`;
+    `servers` is how many there have been.
     """
 
     def __init__(self, config: Config, driver: CgroupDriver) -> None:
         self.ready = asyncio.Event()
         self.disconnected = asyncio.Event()
+        self.answered: Callable[[Alive | Reloaded], None] = lambda _: None
         self._config = config
         self._driver = driver
         self._quota = Quota(config.output)
-        self._means = Means(driver, self._quota, _raise_open_files())
-        self._trash = Trash(config.state_dir)
+        # The limit before anything is opened under it.
+        self._means = Means(
+            driver,
+            self._quota,
+            raise_limit(),
+            Spare(SPARE),
+            Reserve(config.reserve),
+        )
         self._jobs: dict[str, RunningJob] = {}
+        self._ended = EndedJobs(config, self._means, kept=self._jobs)
         self._changed: set[RunningJob] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._launching = 0
@@ -84,8 +91,19 @@ class Keeper:
         self._settled.set()
         self._channel: Channel | None = None
         self._children: set[int] = set()
-        self._started_at = time.time_ns()
-        self._servers = 0
+        self.started_at = time.time_ns()
+        self._was_rebooted = False
+        self.servers = 0
+
+    @property
+    def config(self) -> Config:
+        """What is used for what begins now."""
+        return self._config
+
+    @property
+    def job_count(self) -> int:
+        """How many jobs have not ended."""
+        return len(self._jobs)
 
     def adopt_orphans(self) -> None:
         """Become the parent of what jobs leave behind, and reap it."""
@@ -120,24 +138,15 @@ class Keeper:
     async def clear_leftovers(self) -> None:
         """Take over what an earlier keeper left.
 
-        What still runs is ended, its groups are removed, and what is kept of output
-        is counted. What was to be removed is, in the background.
+        What still runs is ended, its groups are removed, what became of it is
+        written down, and what is kept of output is counted. What was to be removed
+        is, in the background.
         """
-        for path in sorted(self._config.jobs_dir.iterdir()):
-            if JobDirectory(path).exit.exists():
-                continue
-
-            try:
-                cgroup = self._driver.leftover(path.name)
-            except CgroupError:
-                continue  # no job's: lost+found, and the like
-
-            if cgroup is not None:
-                log.warning("job %s outlived its keeper: ended", path.name)
-                await _bury(cgroup)
-
-        await count_leftovers(self._config.jobs_dir, self._quota)
-        self._trash.open()
+        leftovers = Leftovers(self._config, self._means)
+        await leftovers.clear()
+        self._was_rebooted = leftovers.was_rebooted
+        self._ended.open()
+        self._fill_again()
 
     async def connect(self, sock: socket.socket) -> Channel:
         """Serve the server at the other end of *sock*.
@@ -168,8 +177,8 @@ class Keeper:
 
         channel.send(
             Welcome(
-                keeper_started_at=self._started_at,
-                restarts=self._servers,
+                keeper_started_at=self.started_at,
+                restarts=self.servers,
                 config=self._config,
                 cgroups=self._driver.name,
                 limits={
@@ -177,33 +186,39 @@ class Keeper:
                     for name, reason in self._driver.supports.items()
                 },
                 jobs=tuple(jobs),
+                was_rebooted=self._was_rebooted,
             )
         )
-        self._servers += 1
+        self.servers += 1
         return channel
 
     def configure(self, config: Config) -> None:
-        """Use *config* for what begins from now on, and have the server do so."""
+        """Use *config* for what begins from now on, the next server too."""
         self._config = config
         self._quota.configure(config.output)
-        self._tell(Reload(config))
 
-    def ask_shutdown(self) -> bool:
-        """Ask the server to end all jobs and itself; false when there is none."""
-        if self._channel is None:
-            return False
+    def ask(self, message: Message) -> bool:
+        """Ask the server, by a message of its own; false when there is none."""
+        self._tell(message)
+        return self._channel is not None
 
-        self._channel.send(Shutdown())
-        return True
+    async def jobs_over(self) -> None:
+        """Wait until no job is left."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
-    async def close(self) -> None:
-        """End what still runs, and take down the groups."""
+    def end_jobs(self, *, grace: float) -> None:
+        """End what still runs: SIGTERM, then SIGKILL after *grace* seconds."""
         for job in self._jobs.values():
-            job.stop(grace=0, reason=Reason.SHUTDOWN)
+            job.stop(grace=grace, reason=Reason.SHUTDOWN)
+
+    async def close(self, *, grace: float = 0) -> None:
+        """End what still runs, and take down the groups."""
+        self.end_jobs(grace=grace)
 
         if self._tasks:
             limit = KILL_TIMEOUT + self._config.jobs.drain_timeout + REMOVE_TIMEOUT
-            _, late = await asyncio.wait(self._tasks, timeout=limit)
+            _, late = await asyncio.wait(self._tasks, timeout=grace + limit)
 
             # A full disk has no room for their exit records: they will be lost.
             for task in late:
@@ -211,12 +226,13 @@ class Keeper:
 
             await asyncio.gather(*late, return_exceptions=True)
 
-        await self._trash.close()
+        await self._ended.close()
 
         if self._channel is not None:
             self._channel.close()
 
         self._driver.close()
+        self._means.spare.close()
 
     def _received(self, message: Message) -> None:
         match message:
@@ -229,12 +245,13 @@ class Keeper:
                 if job := self._jobs.get(job_id):
                     job.stop(grace=grace, reason=reason)
             case SealJob(job_id):
-                if is_job_name(job_id):
-                    seal(JobDirectory(self._config.jobs_dir / job_id), message)
+                self._tell(JobSealed(job_id, self._ended.seal(message)))
             case RemoveJob(job_id):
-                self._tell(JobGone(job_id, self._remove(job_id)))
+                self._tell(JobGone(job_id, self._ended.remove(job_id)))
             case Ready():
                 self.ready.set()
+            case Alive() | Reloaded():
+                self.answered(message)
             case _:
                 raise AssertionError(message)
 
@@ -254,46 +271,52 @@ class Keeper:
 
     async def _keep(self, job: RunningJob) -> None:
         try:
+            await self._run(job)
+        except Exception:
+            log.exception("job %s: the keeper failed", job.id)
+            await self._give_up(job)
+        finally:
+            self._jobs.pop(job.id, None)
+            self._changed.discard(job)
+
+    async def _run(self, job: RunningJob) -> None:
+        try:
             launched = await job.start()
             self._children.add(launched.pid)
         except LaunchError as error:
-            del self._jobs[job.id]
-            self._tell(JobFailed(job.id, error.failure, error.limit))
+            at = error.failed_at or time.time_ns()
+            self._tell(JobFailed(job.id, error.failure, at, error.limit))
             return
-        except Exception:
-            log.exception("job %s could not be started", job.id)
-            del self._jobs[job.id]
-            self._tell(JobFailed(job.id, _UNEXPECTED))
+        except LaunchLost as error:
+            self._tell(JobLost(job.id, str(error)))
             return
         finally:
             self._launch_settled()
 
         self._tell(JobLaunched(job.id, launched))
+        failpoint("launch-told")
         record = await job.finish()
-        del self._jobs[job.id]
-        self._changed.discard(job)
 
         for message in job.news():
             self._tell(message)
 
+        # Whoever hears of the end may have it removed.
+        del self._jobs[job.id]
         self._tell(JobExited(job.id, record))
+        failpoint("exit-told")
 
-    def _remove(self, job_id: str) -> str | None:
-        """Remove the directory of a job; return why it cannot be."""
-        if not is_job_name(job_id):
-            return f"{job_id!r:.80} is no job's ID"
-
-        if job_id in self._jobs:
-            return f"job {job_id} has not ended"
-
+    async def _give_up(self, job: RunningJob) -> None:
+        """End what is left of *job* after a failure of ours, and say so."""
         try:
-            self._trash.take(self._config.jobs_dir / job_id)
-        except OSError as error:
-            log.error("job %s cannot be removed: %s", job_id, error)
-            return f"job {job_id} cannot be removed: {error.strerror}"
+            record = await job.lose()
+        except Exception:
+            log.exception("job %s: what is left of it stays", job.id)
+            record = None
 
-        self._quota.remove(job_id)
-        return None
+        if record is None:
+            self._tell(JobLost(job.id, FAILED))
+        else:
+            self._tell(JobExited(job.id, record))
 
     def _launch_settled(self) -> None:
         self._launching -= 1
@@ -321,11 +344,15 @@ class Keeper:
         self._channel = None
         self.disconnected.set()
 
+    def _fill_again(self) -> None:
+        asyncio.get_running_loop().call_later(_FILL_EVERY, self._fill_again)
+        self._means.reserve.fill()
+
     def _reap_again(self) -> None:
         # Not by SIGCHLD: a burst of it fills the loop's wakeup socket, where a
         # SIGTERM would then be lost.
-        self._reap_orphans()
         asyncio.get_running_loop().call_later(_REAP_EVERY, self._reap_again)
+        self._reap_orphans()
 
     def _reap_orphans(self) -> None:
         # While a launch is under way the next child may be the job itself.
@@ -341,25 +368,9 @@ class Keeper:
             os.waitpid(child.si_pid, os.WNOHANG)
 
 
-async def _bury(cgroup: JobCgroup) -> None:
-    await end_tree(cgroup, linger=0)
-    await remove_groups(cgroup)
-
-
 def use_pidfds() -> None:
     """Let asyncio wait for children by pidfd: no thread each, no signal races."""
     # Later versions do so by themselves, and deprecate the call.
     if sys.version_info < (3, 12):
         policy = asyncio.get_event_loop_policy()
         policy.set_child_watcher(asyncio.PidfdChildWatcher())
-
-
-def _raise_open_files() -> tuple[int, int]:
-    """Raise our limit of descriptors; return the old one, which jobs get."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = hard if hard != resource.RLIM_INFINITY else _OPEN_FILES
-
-    if soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-    return soft, hard

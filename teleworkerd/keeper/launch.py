@@ -10,18 +10,27 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Final
 
-from teleworkerd.execution import LaunchError
+from teleworkerd.execution import LaunchError, LaunchLost
 from teleworkerd.keeper.account import Account
 from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage
+from teleworkerd.spare import LACKS
 
 
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_AT_EXEC: Final = (LaunchStage.EXEC, 0)  # all that is left to do is to execute it
 _STATUS_BYTES: Final = 64
+_AGAIN: Final = "; try again later"
+_LIMITS: Final = {
+    errno.EAGAIN: f"as many run as may run at once (pids.max, RLIMIT_NPROC){_AGAIN}",
+    **{number: f"{lack}{_AGAIN}" for number, lack in LACKS.items()},
+}
+_OOM_SCORE: Final = Path("/proc/self/oom_score_adj")
 _SHOWN: Final = 256  # characters of a name that a message repeats
 
 
@@ -59,6 +68,7 @@ class LaunchHook:
         self._plan = plan
         self._report = report
         self._ignored = _ignored_signals()
+        self._is_spared = int(_OOM_SCORE.read_bytes()) < 0
 
     def __call__(self) -> None:
         """Join the cgroups, become the account, forget what we inherited."""
@@ -74,13 +84,23 @@ class LaunchHook:
             self._enter_workdir()
             stage = LaunchStage.EXEC
             self._reset_signals()
+            self._tell(*_AT_EXEC)
         except OSError as error:
-            os.write(self._report, f"{stage} {error.errno}".encode())
+            self._tell(stage, error.errno or 0)
             raise
+
+    def _tell(self, stage: LaunchStage, number: int) -> None:
+        os.write(self._report, f"{stage} {number}".encode())
 
     def _become(self) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, self._plan.open_files)
         os.umask(0o022)
+
+        if self._is_spared:
+            # The daemon is, when memory runs out; a job shall not be.
+            score = os.open(_OOM_SCORE, os.O_WRONLY | os.O_CLOEXEC)
+            os.write(score, b"0")
+            os.close(score)
 
         if self._plan.change_account:
             account = self._plan.account
@@ -116,7 +136,8 @@ class LaunchHook:
 async def launch(plan: LaunchPlan) -> asyncio.subprocess.Process:
     """Start the command of *plan*; it runs when this returns.
 
-    Raises `LaunchError` with the stage that failed.
+    Raises `LaunchError` with the stage that failed, `LaunchLost` when the command
+    ran and cannot be waited for.
     """
     try:
         listen, report = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -136,6 +157,12 @@ async def launch(plan: LaunchPlan) -> asyncio.subprocess.Process:
     except subprocess.SubprocessError:
         raise LaunchError(_explain_hook(plan, _read_report(listen))) from None
     except OSError as error:
+        # The name of the file is there when it was exec that failed.
+        if error.filename is None and _read_report(listen) == _AT_EXEC:
+            raise LaunchLost(
+                f"it ran, but could not be waited for: {os.strerror(error.errno or 0)}"
+            ) from error
+
         raise LaunchError(_explain_exec(plan, error)) from error
     finally:
         os.close(listen)
@@ -182,10 +209,11 @@ def _explain_hook(plan: LaunchPlan, report: tuple[LaunchStage, int]) -> LaunchFa
 def _explain_exec(plan: LaunchPlan, error: OSError) -> LaunchFailure:
     number = error.errno or errno.EIO
 
-    if error.filename is None:
-        return LaunchFailure(
-            LaunchStage.FORK, number, f"no process could be made: {os.strerror(number)}"
-        )
+    # What is missing for a process names a file too: /dev/null is its stdin.
+    if error.filename is None or number in LACKS:
+        why = _LIMITS.get(number, os.strerror(number))
+        message = f"no process could be made: {why}"
+        return LaunchFailure(LaunchStage.FORK, number, message)
 
     program = os.fsdecode(plan.spec.command[0])
     has_path = "/" in program

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 from teleworkerd.config import Config
-from teleworkerd.execution import ExitRecord, JobIdentity, Launched
+from teleworkerd.execution import ExitRecord, JobIdentity, Launched, Postscript
 from teleworkerd.protocol.codec import registry
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.types import (
@@ -61,12 +61,11 @@ class StopJob(Message):
 
 @dataclass(frozen=True, slots=True)
 class SealJob(Message):
-    """Add the SHA-256 of what was kept, in hex, to a job's exit record."""
+    """Add what was found out to a job's exit record; answered by `JobSealed`."""
 
     type = "seal"
     job: Word
-    stdout: Word | None = None
-    stderr: Word | None = None
+    postscript: Postscript
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ class Reloaded(Message):
 class KeptJob:
     """A job that runs: its facts, the ends of its streams, why it is held up.
 
-    Its gaps stand in its directory.
+    Its gaps stand in its directory. `stopping` says that it is to be over.
     """
 
     job: Word
@@ -115,6 +114,7 @@ class KeptJob:
     stdout: Offset
     stderr: Offset
     held_up: Text | None = None
+    stopping: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,8 @@ class KeptJobs(Message):
 class Welcome(Message):
     """All that the server needs to begin; only `KeptJobs` may come before it.
 
-    `restarts` is how many servers came before this one.
+    `restarts` is how many servers came before this one; `was_rebooted` says that
+    earlier keepers were in another run of the kernel.
     """
 
     type = "welcome"
@@ -139,6 +140,7 @@ class Welcome(Message):
     cgroups: Word
     limits: Annotated[Mapping[Word, Text], AtMost(16)]
     jobs: Annotated[tuple[KeptJob, ...], AtMost(MAX_KEPT)]
+    was_rebooted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,17 @@ class JobFailed(Message):
     type = "failed"
     job: Word
     failure: LaunchFailure
+    failed_at: Nanoseconds
     limit: Word | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobLost(Message):
+    """The job ran, or may have, and nobody can say how it ended."""
+
+    type = "lost"
+    job: Word
+    why: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +207,15 @@ class JobGone(Message):
     """The job's directory is no more, or could not be removed because of *error*."""
 
     type = "gone"
+    job: Word
+    error: Text | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSealed(Message):
+    """The exit record of the job has its digests, or has not because of *error*."""
+
+    type = "sealed"
     job: Word
     error: Text | None = None
 
@@ -247,10 +268,12 @@ FROM_KEEPER: Final = registry(
         Welcome,
         JobLaunched,
         JobFailed,
+        JobLost,
         OutputGrown,
         OutputDropped,
         OutputHeldUp,
         JobGone,
+        JobSealed,
         JobExited,
         Reload,
         Probe,

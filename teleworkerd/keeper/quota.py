@@ -2,14 +2,16 @@
 
 import asyncio
 import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from teleworkerd.config import GIB, KIB, MIB, OutputConfig
+from teleworkerd.config import OutputConfig, show_size
 from teleworkerd.execution import LaunchError
 from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage
+from teleworkerd.spare import lack_of
 
 
 _ENDLESS: Final = 1 << 63  # more than any offset
@@ -26,7 +28,8 @@ class Bound(Enum):
     JOB = auto()  # its own limit: no room ever comes
     SHARED = auto()  # its owner's limit or the total one: room comes by removals
     DISK = auto()
-    FAULT = auto()  # not the room: a fault that may pass
+    FAULT = auto()  # not the room: a fault of the disk, which may pass
+    LACK = auto()  # of memory or descriptors, which does pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +44,19 @@ class Shortage:
         return f"{self.why}: {self.advice}" if self.advice else self.why
 
     @classmethod
-    def of(cls, error: OSError) -> "Shortage":
+    def of(cls, error: OSError | MemoryError) -> "Shortage":
         """Return what *error*, of a write to the disk, means."""
+        lack = lack_of(error)
+
+        if isinstance(error, MemoryError) or lack is not None:
+            return cls(Bound.LACK, f"output cannot be kept now: {lack}")
+
         number = error.errno or errno.EIO
 
         if number in _FULL:
             return cls(Bound.DISK, _FULL[number])
 
-        return cls(Bound.FAULT, f"output cannot be kept now: {error.strerror}")
+        return cls(Bound.FAULT, f"output cannot be kept now: {os.strerror(number)}")
 
 
 class Pool:
@@ -198,12 +206,3 @@ def limit_of(spec: JobSpec, limits: OutputConfig) -> int | None:
         )
 
     return spec.output_limit
-
-
-def show_size(count: int) -> str:
-    """Return *count* bytes in the largest unit that needs no fraction."""
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if count and count % unit == 0:
-            return f"{count // unit} {name}"
-
-    return "1 byte" if count == 1 else f"{count} bytes"

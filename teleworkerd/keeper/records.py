@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from teleworkerd.jobdir import JobDirectory, open_new
-from teleworkerd.output.gaps import pack_gap
+from teleworkerd.output.gaps import RECORD, pack_gap
 from teleworkerd.output.index import START, IndexRecord
 from teleworkerd.protocol.types import Gap, Stream
 
@@ -26,23 +26,24 @@ class RecordFile:
         self._path = path
         self._fd: int | None = None
 
+    def open(self) -> int:
+        """Return the descriptor of the file, made now if need be; raises `OSError`."""
+        if self._fd is None:
+            self._fd = open_new(self._path)
+
+        return self._fd
+
     def write(self, place: int, record: bytes) -> None:
         """Write the record number *place*; raises `OSError`.
 
         A full disk may take half of it: write that number again.
         """
-        if self._fd is None:
-            self._fd = open_new(self._path)
-
-        if os.pwrite(self._fd, record, place * len(record)) != len(record):
+        if os.pwrite(self.open(), record, place * len(record)) != len(record):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def reserve(self, size: int) -> None:
         """Take *size* bytes of the disk now, as zeros; raises `OSError`."""
-        if self._fd is None:
-            self._fd = open_new(self._path)
-
-        os.posix_fallocate(self._fd, 0, size)
+        os.posix_fallocate(self.open(), 0, size)
 
     def close(self) -> None:
         """Close the file; twice is no harm."""
@@ -56,13 +57,14 @@ class SpoolIndex:
 
     `recorded` is its last record: what others may be told. *grown* is called
     each time that it has changed. A record that cannot be written is tried again;
-    the next one says as much.
+    the next one says as much. Raises `OSError` when the file cannot be made.
     """
 
     def __init__(self, directory: JobDirectory, *, grown: Callable[[], None]) -> None:
         self.recorded = START
         self._grown = grown
         self._file = RecordFile(directory.index)
+        self._file.open()
         self._count = 0
         self._ends = dict.fromkeys(Stream, 0)
         self._lazy_until = 0.0
@@ -112,7 +114,7 @@ class SpoolIndex:
     def _write(self) -> None:
         try:
             self.settle()
-        except OSError:
+        except (OSError, MemoryError):
             if self._timer is None:
                 self._timer = self._loop.call_later(_RETRY, self._try_again)
 
@@ -139,10 +141,11 @@ class GapFile:
     def __init__(self, directory: JobDirectory, *, reserve: bool = False) -> None:
         self._file = RecordFile(directory.gaps)
 
-        if reserve:
-            self._file.reserve(_RESERVE)
-
         self._count = 0
+
+        if reserve:
+            self.make_room()
+
         self._last: dict[Stream, tuple[int, Gap]] = {}
 
     def claim(self, stream: Stream, offset: int, stop: int) -> None:
@@ -161,6 +164,10 @@ class GapFile:
 
             if last.stop > end:
                 self._write(place, Gap(stream, last.offset, end))
+
+    def make_room(self) -> None:
+        """Take room for more records from the disk now; raises `OSError`."""
+        self._file.reserve(self._count * RECORD.size + _RESERVE)
 
     def close(self) -> None:
         """Close the file."""

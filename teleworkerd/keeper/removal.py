@@ -8,9 +8,12 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
+from teleworkerd.spare import lack_of
+
 
 log = logging.getLogger(__name__)
 
+_RETRY: Final = 1.0  # seconds, when there is no descriptor left
 _STEP: Final = 64 << 20  # bytes that are freed in one go, which takes milliseconds
 
 
@@ -64,13 +67,18 @@ class Trash:
 
     async def _empty(self) -> None:
         while self._waiting:
-            path = self._path / self._waiting.popleft()
+            path = self._path / self._waiting[0]
 
             try:
                 await _remove(path)
             except OSError as error:
+                if lack_of(error) is not None:
+                    await asyncio.sleep(_RETRY)
+                    continue
+
                 log.error("%s is removed at the next start: %s", path, error)
 
+            self._waiting.popleft()
             await asyncio.sleep(0)
 
 

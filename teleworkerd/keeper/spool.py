@@ -33,11 +33,12 @@ _INT: Final = struct.Struct("i")
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Where the bytes of a job's spools are accounted for."""
+    """Where the bytes of a job's spools are accounted for, or thrown away."""
 
     index: SpoolIndex
     gaps: GapFile
     share: Share
+    null: int
 
 
 class SpoolWatcher(Protocol):
@@ -57,7 +58,8 @@ class Spool:
     """One stream of one job: a pipe, and the file that it runs into.
 
     `end` counts every byte that was taken from the pipe, `dropped` those that were
-    not kept: the file has a hole there. `shortage` is why no byte is taken now.
+    not kept: the file has a hole there. `shortage` is why no byte is taken now;
+    `is_cut` says that bytes were left in the pipe that could not even be dropped.
     `write_end` is for the job alone: close it with `launched` once the job has it.
     """
 
@@ -73,18 +75,19 @@ class Spool:
         self.end = 0
         self.dropped = 0
         self.shortage: Shortage | None = None
+        self.is_cut = False
         self.ended = asyncio.Event()
         self._stream = stream
         self._index = books.index
         self._gaps = books.gaps
         self._share = books.share
+        self._null = books.null
         self._watcher = watcher
         self._loop = asyncio.get_running_loop()
         self._retry = _RETRY_FIRST
         self._timer: asyncio.TimerHandle | None = None
         self._full = Shortage(Bound.DISK, "")
         self._rest_until = 0.0
-        self._null: int | None = None
         self._name = f"{directory.path.name}/{stream}"
         self._file = open_new(directory.spool(stream))
 
@@ -121,15 +124,22 @@ class Spool:
         self._stop_waiting()
         self._loop.remove_reader(self._pipe)
 
-        for fd in (self._pipe, self._file, self.write_end, self._null):
-            if fd is not None and fd >= 0:
+        for fd in (self._pipe, self._file, self.write_end):
+            if fd >= 0:
                 os.close(fd)
 
         self._pipe = -1
         self.ended.set()
 
     def _move(self) -> None:
-        """Take what is in the pipe, as far as there is room for it."""
+        """Take what is in the pipe, or try again when we can."""
+        try:
+            self._take()
+        except MemoryError as error:
+            self._hold_up(Shortage.of(error))
+
+    def _take(self) -> None:
+        """Take as much as there is room for."""
         room = min(self._share.room(), _MOVE)
 
         if not room:
@@ -154,8 +164,8 @@ class Spool:
             self.close()
             return
 
-        self._share.take(moved)
         self.end += moved
+        self._share.take(moved)
         self._go_on()
         self._index.kept(self._stream, self.end)
 
@@ -180,29 +190,31 @@ class Spool:
     def _drop(self, count: int) -> None:
         try:
             self._gaps.claim(self._stream, self.end, self.end + count)
-
-            if self._null is None:
-                self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-
             moved = os.splice(self._pipe, self._null, count)
         except BlockingIOError:
             return
         except OSError as error:
-            self._hold_up(Shortage.of(error))
+            self._cut_off_or_wait(Shortage.of(error))
             return
 
         if moved:
-            self._watcher.dropped(self._stream, self.end, self.end + moved)
-            self.dropped += moved
+            offset = self.end
             self.end += moved
+            self.dropped += moved
+            self._watcher.dropped(self._stream, offset, self.end)
             self._go_on()
             self._index.dropped(self._stream, self.end)
 
-    def _hold_up(self, shortage: Shortage) -> None:
-        # The pipe stays readable: without this the loop would spin. The job
-        # blocks when its pipe is full; no byte is lost.
-        self._loop.remove_reader(self._pipe)
+    def _cut_off_or_wait(self, shortage: Shortage) -> None:
+        """End here, if nobody wants to wait for a disk that takes no record."""
+        if shortage.bound is Bound.FAULT and self._watcher.may_drop(shortage):
+            log.error("%s is cut off: %s", self._name, shortage)
+            self.is_cut = True
+            self.close()
+        else:
+            self._hold_up(shortage)
 
+    def _hold_up(self, shortage: Shortage) -> None:
         level = logging.WARNING
 
         if shortage.bound in (Bound.JOB, Bound.SHARED):
@@ -212,15 +224,22 @@ class Spool:
             self._timer = self._loop.call_later(self._retry, self.resume)
             self._retry = min(2 * self._retry, _RETRY_MOST)
 
-        if shortage != self.shortage:
+        is_new = shortage != self.shortage
+        self.shortage = shortage
+
+        # The pipe stays readable: without this the loop would spin. The job
+        # blocks when its pipe is full; no byte is lost.
+        self._loop.remove_reader(self._pipe)
+
+        if is_new:
             log.log(level, "%s is held up: %s", self._name, shortage)
-            self.shortage = shortage
             self._watcher.held_up()
 
     def _go_on(self) -> None:
         self._retry = _RETRY_FIRST
 
         if self.shortage is not None:
+            log.info("%s goes on", self._name)
             self.shortage = None
             self._watcher.held_up()
 

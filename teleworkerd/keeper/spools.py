@@ -15,6 +15,8 @@ from teleworkerd.keeper.records import GapFile, SpoolIndex
 from teleworkerd.keeper.spool import Books, Spool
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.types import JobSpec, OnFull, Stream
+from teleworkerd.reserve import Reserve
+from teleworkerd.spare import Spare
 
 
 log = logging.getLogger(__name__)
@@ -35,25 +37,31 @@ class SpoolsWatcher(Protocol):
 class Spools:
     """The spools of one job, with their index and gaps.
 
-    *share* is the room that there is for them. Raises `OSError` when the files or
-    pipes cannot be made.
+    *share* is the room that there is for them, *reserve* that for their last records
+    on a full disk, *spare* what these take if nothing can be opened. Raises `OSError`
+    when the files or pipes cannot be made.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all that it works with
         self,
         directory: JobDirectory,
         spec: JobSpec,
         *,
         config: OutputConfig,
         share: Share,
+        reserve: Reserve,
+        spare: Spare,
         watcher: SpoolsWatcher,
     ) -> None:
         self._job = directory.path.name
         self._on_full = spec.on_full or config.on_full
+        self._reserve = reserve
+        self._spare = spare
         self._watcher = watcher
         self._is_exceeded = False
-        self._is_over = False
-        self._gives_up = False
+        self._given_up: frozenset[Bound] = frozenset()
+        self._has_room = False
+        self._has_waited = False
         self._dropped: dict[Stream, list[tuple[int, int]]] = {}
         self._spools: dict[Stream, Spool] = {}
 
@@ -63,7 +71,7 @@ class Spools:
             may_drop = self._on_full is not OnFull.BLOCK
             self._gaps = GapFile(directory, reserve=may_drop)
             stack.callback(self._gaps.close)
-            books = Books(self._index, self._gaps, share)
+            books = Books(self._index, self._gaps, share, spare.null)
 
             for stream in Stream:
                 if spec.merge and stream is Stream.STDERR:
@@ -103,9 +111,20 @@ class Spools:
 
         return None
 
+    def has_waited(self) -> bool:
+        """Whether output waits for room, or did since this was asked last."""
+        has_waited = self._has_waited
+        self._has_waited = self.why_held_up is not None
+        return has_waited
+
     def dropped_of(self, stream: Stream) -> int:
-        """Return how many bytes of *stream* were not kept."""
-        return self._spools[stream].dropped if stream in self._spools else 0
+        """Return how many bytes of *stream*, as far as `ends` go, were not kept."""
+        if stream not in self._spools:
+            return 0
+
+        gaps, end = self._dropped[stream], self._index.recorded.end(stream)
+        beyond = sum(max(stop - max(start, end), 0) for start, stop in gaps)
+        return self._spools[stream].dropped - beyond
 
     def launched(self) -> None:
         """Leave the write ends to the job, and begin to move."""
@@ -131,23 +150,26 @@ class Spools:
         for _ in self.news():
             continue
 
-    def over(self) -> None:
-        """Note that the job has ended: what can never have room is dropped."""
-        self._is_over = True
-        self._resume()
+    def give_up(self, *bounds: Bound) -> None:
+        """Wait no more, from now on, for room that one of *bounds* leaves none of.
 
-    def give_up(self) -> None:
-        """Drop what no limit has room for; for room on the disk wait on."""
-        self._gives_up = True
-        self._resume()
+        What has none is dropped, or cut off where the disk does not even take that.
+        """
+        self._given_up |= frozenset(bounds)
+
+        for spool in self._spools.values():
+            spool.resume()
 
     async def ended(self) -> None:
         """Wait until both pipes are at their end."""
         for spool in self._spools.values():
             await spool.ended.wait()
 
-    async def settle(self) -> None:
-        """Take no more, and wait until index and gaps say everything."""
+    async def settle(self) -> bool:
+        """Take no more, and wait until index and gaps say everything.
+
+        Returns false when something is missing for a fault that was given up.
+        """
         is_told = False
 
         for spool in self._spools.values():
@@ -155,18 +177,19 @@ class Spools:
 
         while True:
             try:
-                for stream, spool in self._spools.items():
-                    self._gaps.settle(stream, spool.end)
+                self._reserve.spend(self._write_last)
+            except (OSError, MemoryError) as error:
+                if Shortage.of(error).bound is Bound.FAULT and self._gives_up_faults:
+                    log.error("job %s: its index is not whole: %s", self._job, error)
+                    return False
 
-                self._index.settle()
-            except OSError as error:
                 if not is_told:
                     log.error("job %s: its index must wait: %s", self._job, error)
 
                 is_told = True
                 await asyncio.sleep(_SETTLE_RETRY)
             else:
-                return
+                return not any(spool.is_cut for spool in self._spools.values())
 
     def close(self) -> None:
         """Close everything; twice is no harm."""
@@ -174,8 +197,14 @@ class Spools:
 
     def may_drop(self, shortage: Shortage) -> bool:
         """Whether bytes that have no room are to be dropped; called by a spool."""
-        if shortage.bound is Bound.FAULT:
+        if shortage.bound is Bound.LACK:
             return False
+
+        if Bound.DISK in self._given_up:
+            self._make_room()
+
+        if shortage.bound is Bound.FAULT:
+            return self._gives_up_faults
 
         match self._on_full:
             case OnFull.DROP:
@@ -184,7 +213,7 @@ class Spools:
                 self._exceed(shortage)
                 return True
             case OnFull.BLOCK:
-                return self._ends_without(shortage.bound)
+                return shortage.bound in self._given_up
             case _:
                 assert_never(self._on_full)
 
@@ -199,13 +228,26 @@ class Spools:
 
     def held_up(self) -> None:
         """Pass on that output is held up, or no more; called by a spool."""
+        self._has_waited = True
         self._watcher.output_changed()
 
-    def _ends_without(self, bound: Bound) -> bool:
-        if bound is Bound.JOB:
-            return self._is_over or self._gives_up
+    @property
+    def _gives_up_faults(self) -> bool:
+        return Bound.FAULT in self._given_up
 
-        return bound is Bound.SHARED and self._gives_up
+    def _make_room(self) -> None:
+        """Have room for the records of what is dropped, and the file for them."""
+        if not self._has_room:
+            # Without it, dropping fails for now, and is tried again.
+            with contextlib.suppress(OSError), self._spare.lent():
+                self._reserve.spend(self._gaps.make_room)
+                self._has_room = True
+
+    def _write_last(self) -> None:
+        self._index.settle()
+
+        for stream, spool in self._spools.items():
+            self._gaps.settle(stream, spool.end)
 
     def _exceed(self, shortage: Shortage) -> None:
         if not self._is_exceeded:
@@ -224,7 +266,3 @@ class Spools:
                 stop = end
 
             yield OutputDropped(self._job, stream, offset, stop)
-
-    def _resume(self) -> None:
-        for spool in self._spools.values():
-            spool.resume()

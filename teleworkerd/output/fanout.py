@@ -119,6 +119,10 @@ class Fanout:
                 {"first": 0, "end": self.size},
             )
 
+    def check_means(self) -> None:
+        """Raise `OSError` when we lack what it takes to read the spool now."""
+        self._history.check_means()
+
     def watch(self, watcher: Callable[[], None]) -> None:
         """Have *watcher* called whenever the stream has grown or ended."""
         self._watchers.add(watcher)

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from teleworkerd.jobdir import JobDirectory
 from teleworkerd.protocol.types import Gap, Stream
+from teleworkerd.spare import lack_of
 
 
 RECORD: Final = struct.Struct("<QQB7x")
@@ -32,13 +34,17 @@ def read_gaps(
     """Yield the gaps in the file at *path*, up to the ends of the streams.
 
     None if there is no file. A record that makes no sense, as a crash may leave
-    one, is passed over; beyond the end of its stream one may say too much.
+    one, is passed over; beyond the end of its stream one may say too much. Raises
+    `OSError` when we lack what it takes to look.
     """
     ends = (stdout, stderr)
 
     try:
         data = path.read_bytes()
-    except OSError:
+    except OSError as error:
+        if lack_of(error) is not None:
+            raise
+
         return
 
     for offset, stop, number in RECORD.iter_unpack(
@@ -46,6 +52,26 @@ def read_gaps(
     ):
         if number < len(_STREAMS) and offset < (end := min(stop, ends[number])):
             yield Gap(_STREAMS[number], offset, end)
+
+
+def gaps_of(directory: JobDirectory, *, stdout: int, stderr: int) -> Iterator[Gap]:
+    """Yield the gaps of a job whose streams went up to these ends.
+
+    Beside those on record it is what the spools lack at their ends: a power failure
+    takes what was written last.
+    """
+    yield from read_gaps(directory.gaps, stdout=stdout, stderr=stderr)
+
+    for stream, end in zip(_STREAMS, (stdout, stderr), strict=True):
+        try:
+            size = directory.spool(stream).stat().st_size
+        except FileNotFoundError:
+            size = 0
+        except OSError:
+            continue  # nobody knows; readers will see
+
+        if size < end:
+            yield Gap(stream, size, end)
 
 
 class Gaps:

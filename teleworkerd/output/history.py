@@ -7,6 +7,7 @@ from pathlib import Path
 
 from teleworkerd.output.gaps import Gaps
 from teleworkerd.protocol.types import Chunk, Gap, Stream
+from teleworkerd.spare import lack_of
 
 
 class OutputHistory:
@@ -30,6 +31,20 @@ class OutputHistory:
         self._window_start = 0
         self._fd: int | None = None
 
+    def check_means(self) -> None:
+        """Raise `OSError` when we lack what it takes to read the spool now.
+
+        What is wrong with the spool itself, readers see at their place in it.
+        """
+        if self._fd is not None:
+            return
+
+        try:
+            os.close(os.open(self._spool, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            if lack_of(error) is not None:
+                raise
+
     def extend(self, end: int) -> Iterator[Chunk | Gap]:
         """Take in the bytes that the spool now has up to *end*, piece by piece.
 
@@ -37,7 +52,7 @@ class OutputHistory:
         `OSError` when the spool cannot be read.
         """
         if not self._window:
-            self._window = bytearray(self._limit)
+            self._window = self._make_window()
 
         while self.end < end:
             gap, limit = self._at(self.end, min(self._chunk, end - self.end))
@@ -107,11 +122,21 @@ class OutputHistory:
         self._window[place : place + first] = data[:first]
         self._window[: len(data) - first] = data[first:]
 
+    def _make_window(self) -> bytearray:
+        try:
+            return bytearray(self._limit)
+        except MemoryError as error:
+            # As what cannot be read: readers go to the spool for it.
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
+
     def _pread(self, offset: int, limit: int) -> bytes:
         if self._fd is None:
             self._fd = os.open(self._spool, os.O_RDONLY | os.O_CLOEXEC)
 
-        data = os.pread(self._fd, limit, offset)
+        try:
+            data = os.pread(self._fd, limit, offset)
+        except MemoryError as error:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
 
         if not data:
             # Somebody cut it; a reader that went on would miss bytes unawares.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Self, overload
 
 from teleworkerd.protocol.types import Stream
+from teleworkerd.spare import lack_of
 
 
 RECORD: Final = struct.Struct("<QQQ")
@@ -56,17 +57,26 @@ class Step:
 class OutputIndex(Sequence[IndexRecord]):
     """The records at *path*, which may be growing; a context manager.
 
-    A record that is only half there, the last one, does not count. What cannot
-    be read is as if it were not there: then only times and order are missing.
+    A record that is only half there, the last one, does not count, nor do zeros at
+    the end, which a power failure may leave. What cannot be read is as if it were not
+    there: then only times and order are missing. Raises `OSError` when we lack what
+    it takes to look.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd: int | None = None
+        self._size = 0  # of the file, in records, when it was looked at last …
+        self._count = 0  # … and how many of these count
 
     def __len__(self) -> int:
         fd = self._open()
-        return 0 if fd is None else os.fstat(fd).st_size // RECORD.size
+        size = 0 if fd is None else os.fstat(fd).st_size // RECORD.size
+
+        if size != self._size:
+            self._size, self._count = size, self._without_zeros(size)
+
+        return self._count
 
     @overload
     def __getitem__(self, at: int) -> IndexRecord: ...
@@ -79,7 +89,7 @@ class OutputIndex(Sequence[IndexRecord]):
             start, stop, _ = at.indices(len(self))
             return self._read(start, stop - start)
 
-        found = self._read(at, 1) if at >= 0 else []
+        found = self._read(at, 1) if 0 <= at < len(self) else []
 
         if not found:
             raise IndexError(at)
@@ -177,6 +187,34 @@ class OutputIndex(Sequence[IndexRecord]):
         except IndexError:  # it cannot be read
             return len(self)
 
+    def _without_zeros(self, count: int) -> int:
+        """Return how many of *count* records there are before zeros at the end."""
+        if not self._falls(count):
+            return count
+
+        # By halving: there are no others among those that were written.
+        zeros = bisect.bisect_left(range(count), True, key=self._is_zero)
+        # The one before may be torn, where a block of the disk ends.
+        return zeros - 1 if self._falls(zeros) else zeros
+
+    def _falls(self, count: int) -> bool:
+        """Whether the last of *count* records is less than the one before, or zero."""
+        records = self._read(max(count - 2, 0), min(count, 2))
+
+        if not records:
+            return False
+
+        before, last = [START, *records][-2:]
+        return (
+            last == START
+            or last.time < before.time
+            or last.stdout < before.stdout
+            or last.stderr < before.stderr
+        )
+
+    def _is_zero(self, place: int) -> bool:
+        return self._read(place, 1) in ([], [START])
+
     def _read(self, place: int, count: int) -> list[IndexRecord]:
         fd = self._open()
 
@@ -195,7 +233,10 @@ class OutputIndex(Sequence[IndexRecord]):
         if self._fd is None:
             try:
                 self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
+            except OSError as error:
+                if lack_of(error) is not None:
+                    raise
+
                 return None
 
         return self._fd

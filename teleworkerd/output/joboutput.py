@@ -4,13 +4,14 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Final
 
 from teleworkerd.config import OutputConfig
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.output.digest import EMPTY, Hasher, StreamDigest
 from teleworkerd.output.fanout import Fanout
-from teleworkerd.output.gaps import read_gaps
+from teleworkerd.output.gaps import gaps_of, read_gaps
 from teleworkerd.output.history import OutputHistory
 from teleworkerd.output.index import OutputIndex
 from teleworkerd.output.interleave import Interleaving
@@ -54,9 +55,19 @@ class JobOutput:
         self._readings = 0
 
     @property
+    def path(self) -> Path:
+        """The directory."""
+        return self._directory.path
+
+    @property
     def readers(self) -> int:
         """How many read it."""
         return self._readings
+
+    @property
+    def written_bytes(self) -> int:
+        """How many bytes both streams have had so far."""
+        return sum(fanout.size for fanout in self._fanouts.values())
 
     @property
     def kept_bytes(self) -> int:
@@ -74,7 +85,7 @@ class JobOutput:
 
     def restore(self, stdout: int = 0, stderr: int = 0) -> None:
         """Take over what an earlier server left, up to *stdout* and *stderr*."""
-        for gap in read_gaps(self._directory.gaps, stdout=stdout, stderr=stderr):
+        for gap in gaps_of(self._directory, stdout=stdout, stderr=stderr):
             self.drop(gap.stream, gap.offset, gap.stop)
 
         self.grow(stdout, stderr)
@@ -151,10 +162,13 @@ class JobOutput:
 
         Without *follow* it ends at what there is now. *since* and *until* are
         times (ns): what came before the one, or not before the other, is left out.
-        Raises `OffsetOutOfRange`, and `InvalidRequest` for a *since* to come.
+        Raises `OffsetOutOfRange`, `InvalidRequest` for a *since* to come, and
+        `OSError` when we lack what it takes to read.
         """
         for stream, offset in position.items():
             self._fanouts[stream].check(offset)
+            # Later a reader would have to wait: it is told at once.
+            self._fanouts[stream].check_means()
 
         if since is not None and since > time.time_ns() + _AHEAD:
             raise InvalidRequest(
@@ -212,7 +226,14 @@ class JobOutput:
         while (wait := _seconds_to(moment) + _TOLD_WITHIN) > 0:  # noqa: ASYNC110 - a clock tells no event
             await asyncio.sleep(min(wait, _CLOCK_CHECK))
 
-        reading.stop_at(self._at(moment, reading.offsets))
+        while True:
+            try:
+                stops = self._at(moment, reading.offsets)
+            except OSError:
+                # No descriptor is left: until there is one the end is not known.
+                await asyncio.sleep(_CLOCK_CHECK)
+            else:
+                return reading.stop_at(stops)
 
     def _recovered(self, stream: Stream) -> int:
         """Return how far *stream* went, as its files say."""

@@ -3,31 +3,53 @@
 import asyncio
 import logging
 import socket
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    nullcontext,
+    suppress,
+)
 from functools import partial
+from typing import Final
 
 from teleworkerd.config import Config
+from teleworkerd.counters import Counters
 from teleworkerd.executors.keeper_link import KeeperLink
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.jobs.retention import Retention
+from teleworkerd.jobs.succession import Circumstances
 from teleworkerd.log import set_up
 from teleworkerd.protocol.errors import Unavailable
 from teleworkerd.server.dispatch import Dispatcher
+from teleworkerd.server.emergency import on_error
 from teleworkerd.server.handlers import Service
 from teleworkerd.server.listener import Listener
 from teleworkerd.server.session import Session
 from teleworkerd.server.tls import TlsError, server_context
+from teleworkerd.spare import Spare
 from teleworkerd.store import JobStore
 
 
 log = logging.getLogger(__name__)
 
+SPARE: Final = 8  # descriptors: one for each thread that hashes or syncs
+
+_FINISH: Final = 5.0  # seconds for clients to take the ends of their jobs
+_ABORT: Final = 1.0  # seconds for a connection to end that is ended by force
+
 
 class SessionRegistry:
     """All sessions that there are, and the means to make more."""
 
-    def __init__(self, config: Config, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dispatcher: Dispatcher,
+        counters: Counters,
+    ) -> None:
         self._config = config
         self._dispatcher = dispatcher
+        self._counters = counters
         self._sessions: set[Session] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -42,15 +64,31 @@ class SessionRegistry:
     def create(self) -> Session:
         """Return the protocol for a new client."""
         return Session(
-            self._config, self._dispatcher, opened=self._opened, closed=self._closed
+            self._config,
+            self._dispatcher,
+            opened=self._opened,
+            closed=self._closed,
+            counters=self._counters,
         )
+
+    async def finish(self) -> None:
+        """Wait a little for what is under way; who does not read may not take it."""
+        requests = [task for each in self._sessions for task in each.requests]
+
+        if requests:
+            await asyncio.wait(requests, timeout=_FINISH)
 
     async def close(self, message: str) -> None:
         """Say goodbye to everybody, and wait until they are gone."""
         for session in list(self._sessions):
             session.say_goodbye(message)
 
-        await self._empty.wait()
+        limit = self._config.server.close_timeout + _ABORT
+
+        # Whoever is not gone then is nowhere any more but in our books.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._empty.wait()
 
     def _opened(self, session: Session) -> None:
         self._sessions.add(session)
@@ -76,6 +114,7 @@ async def serve(channel: socket.socket, listeners: list[socket.socket]) -> None:
     Returns when the keeper wants it to, or is gone. Raises `TeleworkerError` for
     what keeps it from starting.
     """
+    asyncio.get_running_loop().set_exception_handler(on_error)
     link = KeeperLink()
     welcome = await link.welcome(channel)
     config = welcome.config
@@ -83,14 +122,33 @@ async def serve(channel: socket.socket, listeners: list[socket.socket]) -> None:
     context = server_context(config.certs)
     store = await JobStore(config.database).open()
 
-    try:
-        manager = JobManager(executor=link.executor, store=store, config=config)
-        await manager.load()
+    counters, spare = Counters(), Spare(SPARE)
+
+    async with AsyncExitStack() as stack:
+        stack.callback(spare.close)
+        stack.push_async_callback(store.close)
+        manager = JobManager(
+            executor=link.executor,
+            store=store,
+            config=config,
+            counters=counters,
+            spare=spare,
+        )
+        is_first = welcome.restarts == 0
+        await manager.load(
+            Circumstances(
+                resume=not is_first, was_rebooted=is_first and welcome.was_rebooted
+            )
+        )
         retention = Retention(manager, config.retention)
-        service = Service(manager, welcome, lambda: len(sessions))
-        sessions = SessionRegistry(config, Dispatcher(service))
-        listener = Listener(listeners, context, sessions.create, config.server)
-        link.reloaded = partial(_reload, manager, retention, sessions, listener)
+        service = Service(manager, welcome, lambda: len(sessions), counters=counters)
+        dispatcher = Dispatcher(service, counters)
+        sessions = SessionRegistry(config, dispatcher, counters)
+        listener = Listener(
+            listeners, context, sessions.create, config.server, counters, spare=spare
+        )
+        await stack.enter_async_context(_metrics(config, service))
+        link.reload = partial(_reload, manager, retention, sessions, listener)
         listener.start()
         link.ready()
         removing = asyncio.create_task(retention.run())
@@ -99,13 +157,28 @@ async def serve(channel: socket.socket, listeners: list[socket.socket]) -> None:
         await asyncio.gather(removing, return_exceptions=True)
         await listener.close()
 
-        if not link.gone.is_set():
+        if link.is_leaving:
+            await manager.leave()
+        elif not link.gone.is_set():
             await _end_jobs(manager, link)
+            await sessions.finish()
 
-        await sessions.close("the server is shutting down")
+        await sessions.close(
+            "the server ends, jobs go on"
+            if link.is_leaving
+            else "the server is shutting down"
+        )
         manager.close()
-    finally:
-        await store.close()
+
+
+def _metrics(config: Config, service: Service) -> AbstractAsyncContextManager[object]:
+    """Return what tells Prometheus how we are, if *config* wants that."""
+    if not config.metrics.listen:
+        return nullcontext()
+
+    from teleworkerd.server.exporter import exporter_of  # noqa: PLC0415  costs megabytes
+
+    return exporter_of(config, service)
 
 
 def _reload(
@@ -114,20 +187,19 @@ def _reload(
     sessions: SessionRegistry,
     listener: Listener,
     config: Config,
-) -> None:
+) -> str | None:
+    """Use *config*, and the certificates that it names; or return why not."""
+    try:
+        context = server_context(config.certs)
+    except TlsError as error:
+        return str(error)
+
     set_up(level=config.daemon.log_level, form=config.daemon.log_format)
     manager.configure(config)
     retention.configure(config.retention)
     sessions.configure(config)
-
-    try:
-        context = server_context(config.certs)
-    except TlsError as error:
-        log.error("new settings are used; the certificates stay: %s", error)
-        return
-
-    listener.use(context)
-    log.info("settings and certificates that hold now are used for what begins now")
+    listener.use(context, config.server)
+    return None
 
 
 async def _end_jobs(manager: JobManager, link: KeeperLink) -> None:

@@ -1,6 +1,7 @@
 """What each request does: a few lines each, the work is done by the jobs."""
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from teleworkerd import __version__
+from teleworkerd.counters import Counters
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.keeper.messages import Welcome
@@ -40,12 +42,14 @@ from teleworkerd.protocol.messages import (
     WaitRequest,
 )
 from teleworkerd.protocol.shape import MAX_VALUES
-from teleworkerd.protocol.types import Gap, JobStatus, Piece, Stream
+from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Piece, Stream
 from teleworkerd.server.session import Session
+from teleworkerd.spare import lack_of
 
 
 Handler = Callable[["Service", "Call", Any], Awaitable[Message]]
 
+_LACKING: Final = 0.5  # seconds until what lacked a descriptor is tried again
 _STATUS_VALUES: Final = 128  # keys and values of a status, and room for more
 
 
@@ -57,6 +61,8 @@ class Service:
     welcome: Welcome
     connections: Callable[[], int]
     started_at: int = field(default_factory=time.time_ns)
+    counters: Counters = field(default_factory=Counters)
+    readings: set[tuple[Job, Reading]] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,7 @@ async def kill(service: Service, call: Call, request: KillRequest) -> Message:
         return DoneResponse(call.id, job.id, already_ended=True)
 
     service.manager.signal(job, request.signal, tree=request.tree)
+    await service.manager.launched(job)
     return DoneResponse(call.id, job.id)
 
 
@@ -136,6 +143,7 @@ async def stop(service: Service, call: Call, request: StopRequest) -> Message:
         return DoneResponse(call.id, job.id, already_ended=True)
 
     service.manager.stop(job, grace=request.grace)
+    await service.manager.launched(job)
     return DoneResponse(call.id, job.id)
 
 
@@ -159,7 +167,8 @@ async def output(service: Service, call: Call, request: OutputRequest) -> Messag
     ) as reading:
         opened = OutputResponse(call.id, job.id, reading.offsets[request.stream])
         await call.session.send(opened)
-        complete = await _pump(call, reading) and _has_all(job, reading)
+        complete = await _pump(service, call, job, reading)
+        complete = complete and _has_all(job, reading)
         status = job.status if complete else None
         offset = reading.offsets[request.stream]
         return OutputEnd(call.id, offset, complete=complete, status=status)
@@ -184,7 +193,8 @@ async def interleave(
                 call.id, job.id, offsets[Stream.STDOUT], offsets[Stream.STDERR]
             )
         )
-        complete = await _pump(call, reading, tell=True) and _has_all(job, reading)
+        complete = await _pump(service, call, job, reading, tell=True)
+        complete = complete and _has_all(job, reading)
         offsets = reading.offsets
         return InterleaveEnd(
             call.id,
@@ -195,27 +205,44 @@ async def interleave(
         )
 
 
-async def _pump(call: Call, reading: Reading, *, tell: bool = False) -> bool:
-    """Send what *reading* gives; return whether it came to its end.
+async def _pump(
+    service: Service, call: Call, job: Job, reading: Reading, *, tell: bool = False
+) -> bool:
+    """Send what *reading* gives of *job*; return whether it came to its end.
 
     *tell* the stream of each piece.
     """
     session = call.session
+    service.readings.add((job, reading))
 
     try:
-        while await reading.ready():
-            piece = reading.take(await session.credit(call.id))
+        while True:
+            try:
+                if not await reading.ready():
+                    return True
+
+                piece = reading.take(await session.credit(call.id))
+            except OSError as error:
+                if lack_of(error) is None:
+                    raise
+
+                # Who was let in keeps its place: the bytes are on the disk.
+                await asyncio.sleep(_LACKING)
+                continue
 
             if piece is not None:
                 await session.send(_message(call.id, piece, tell=tell))
+
+            if isinstance(piece, Chunk):
+                service.counters.sent_bytes += len(piece.data)
     except asyncio.CancelledError:
         if session.is_lost:
             raise
 
         # By the client, whose request ends here and not in an error.
         return False
-
-    return True
+    finally:
+        service.readings.discard((job, reading))
 
 
 def _message(request_id: int, piece: Piece, *, tell: bool) -> Message:
@@ -246,8 +273,16 @@ async def info(service: Service, call: Call, request: InfoRequest) -> Message:  
         limits=service.welcome.limits,
         jobs=service.manager.counts(),
         connections=service.connections(),
-        load=os.getloadavg(),
+        load=_load(),
     )
+
+
+def _load() -> tuple[float, float, float]:
+    try:
+        return os.getloadavg()
+    except OSError as error:
+        # It does not say why; it is a file that is read.
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from error
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, cast
 
 from teleworkerd import __version__
 from teleworkerd.config import Config
+from teleworkerd.counters import Counters, Refusal
 from teleworkerd.protocol.connection import ServerConnection
 from teleworkerd.protocol.errors import (
     ConnectionClosed,
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 SOFTWARE: Final = f"teleworkerd {__version__}"
 
+_GONE: Final = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT, as TCP_INFO begins
+
 
 class Dispatch(Protocol):
     """Answers one request; returns when the last response has been sent."""
@@ -62,12 +65,14 @@ class Session(asyncio.Protocol):
         *,
         opened: Callable[["Session"], None],
         closed: Callable[["Session"], None],
+        counters: Counters,
     ) -> None:
         self.principal = Principal("", "")
         self._config = config
         self._dispatch = dispatch
         self._opened = opened
         self._closed = closed
+        self._counters = counters
         self._transport: asyncio.Transport
         self._connection: ServerConnection
         self._peer = "?"
@@ -98,6 +103,7 @@ class Session(asyncio.Protocol):
             self._authenticate()
         except (PermissionDenied, Unavailable) as error:
             log.warning("refused %s: %s", self._peer, error)
+            self._counters.refusals[_refusal(error)] += 1
             self._connection = ServerConnection(name="", server=SOFTWARE)
             self._refuse(error)
             return
@@ -180,6 +186,11 @@ class Session(asyncio.Protocol):
 
     # What the owner of all sessions calls
 
+    @property
+    def requests(self) -> tuple[asyncio.Task[None], ...]:
+        """What is under way for the client."""
+        return tuple(self._requests.values())
+
     def say_goodbye(self, message: str) -> None:
         """Tell the client that the server ends, and close."""
         if not self._is_closing:
@@ -244,7 +255,9 @@ class Session(asyncio.Protocol):
             self.close()
 
     def _flush(self) -> None:
-        if (pieces := self._connection.data_to_send()) and not self.is_lost:
+        pieces = self._connection.data_to_send()
+
+        if pieces and not self.is_lost and not _is_gone(self._transport):
             self._transport.writelines(pieces)
 
     def _check_open(self) -> None:
@@ -253,6 +266,7 @@ class Session(asyncio.Protocol):
 
     def _hello_missing(self) -> None:
         log.warning("%s sent no hello", self)
+        self._counters.refusals[Refusal.SILENT] += 1
         self._refuse(ProtocolViolation("no hello came in time"))
 
     def _check_alive(self) -> None:
@@ -295,6 +309,26 @@ def format_peer(address: tuple[str, int] | None) -> str:
 
     host, port, *_ = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _refusal(error: RequestError) -> Refusal:
+    is_full = isinstance(error, Unavailable)
+    return Refusal.CROWDED if is_full else Refusal.IDENTITY
+
+
+def _is_gone(transport: asyncio.Transport) -> bool:
+    """Whether nothing arrives any more; the loop tells of a lost connection later.
+
+    Until then it would log each attempt.
+    """
+    if transport.is_closing():
+        return True
+
+    try:
+        sock = transport.get_extra_info("socket")
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _GONE
+    except OSError:
+        return True
 
 
 def _bound_kernel_buffer(transport: asyncio.BaseTransport, size: int) -> None:

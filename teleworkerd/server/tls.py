@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
+from teleworkerd.counters import Refusal
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.messages import ALPN
 
@@ -15,6 +16,8 @@ CA: Final = "ca.pem"
 CERTIFICATE: Final = "server.pem"
 KEY: Final = "server-key.pem"
 REVOCATIONS: Final = "crl.pem"
+
+_NO_CERTIFICATE: Final = "peer did not return a certificate"
 
 
 class TlsError(TeleworkerError):
@@ -90,19 +93,36 @@ def describe(error: BaseException) -> str:
         return f"client certificate refused: {error.verify_message}"
 
     if isinstance(error, ssl.SSLError):
-        # One that Python itself has made has no reason.
-        reason = getattr(error, "reason", None) or str(error)
-        reason = reason.replace("_", " ").lower()
+        reason = _reason(error)
 
-        if reason == "peer did not return a certificate":
+        if reason == _NO_CERTIFICATE:
             return "the client sent no certificate"
 
         return f"no TLS handshake: {reason}"
 
     if isinstance(error, (ConnectionError, TimeoutError)):
-        return f"the client went away during the handshake: {str(error) or 'no reason'}"
+        why = f": {error}" if str(error) else ""
+        return f"the client went away during the handshake{why}"
 
     return str(error) or type(error).__name__
+
+
+def classify(error: BaseException) -> Refusal:
+    """Return what kind of failure of a handshake *error* is."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Refusal.CERTIFICATE
+
+    if isinstance(error, ssl.SSLError):
+        is_missing = _reason(error) == _NO_CERTIFICATE
+        return Refusal.CERTIFICATE if is_missing else Refusal.TLS
+
+    return Refusal.GONE
+
+
+def _reason(error: ssl.SSLError) -> str:
+    # One that Python itself has made has no reason.
+    reason = getattr(error, "reason", None) or str(error)
+    return reason.replace("_", " ").lower()
 
 
 def _load_key(context: ssl.SSLContext, certificate: Path, key: Path) -> None:

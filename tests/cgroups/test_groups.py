@@ -275,6 +275,17 @@ def test_close_leaves_used_groups(
 def test_nothing_is_left_over(driver: CgroupDriver, job_id: str) -> None:
     """A job that has no groups left is not a leftover."""
     assert driver.leftover(job_id) is None
+    assert driver.leftovers() == set()
+
+
+def test_no_leftovers_without_groups(
+    driver: CgroupDriver, hierarchies: dict[str, Path]
+) -> None:
+    """Nor is there one where another daemon has just removed `teleworker`."""
+    driver.close()
+    assert not (hierarchies["cpu"] / "teleworker").exists()
+
+    assert driver.leftovers() == set()
 
 
 def test_leftover_limits(
@@ -286,6 +297,7 @@ def test_leftover_limits(
 
     leftover = driver.leftover(job_id)
 
+    assert driver.leftovers() == {job_id}
     assert leftover is not None
     assert Limits() == leftover.applied
     assert leftover.remove()

@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from teleworkerd.cgroups.proctree import ProcTree
+from teleworkerd.cgroups.proctree import ProcTracker, ProcTree
 from teleworkerd.cgroups.tracking import TrackedJob
 from teleworkerd.protocol.types import Limits
 from tests.cgroups.jobs import eventually, family, read_line, run_python, running
@@ -118,6 +118,19 @@ def test_longer_id_is_another_job(tmp_path: Path) -> None:
     write_process(tmp_path, 11, environ=b"MY_TELEWORKER_JOB_ID=one\0")
 
     assert set() == job_in(tmp_path, "one").pids()
+
+
+def test_marks_of_all(tmp_path: Path) -> None:
+    """One look at the table finds each job once, whoever its processes are."""
+    write_process(tmp_path, 10, environ=b"TELEWORKER_JOB_ID=one\0A=1\0")
+    write_process(tmp_path, 11, environ=b"A=1\0TELEWORKER_JOB_ID=two\xff")
+    write_process(tmp_path, 12, environ=b"TELEWORKER_JOB_ID=one\0", parent=10)
+    write_process(tmp_path, 13, environ=b"MY_TELEWORKER_JOB_ID=three\0")
+    write_process(tmp_path, os.getpid(), environ=b"TELEWORKER_JOB_ID=four\0")
+    (tmp_path / "14").mkdir()
+    (tmp_path / "self").mkdir()
+
+    assert ProcTracker(tmp_path).jobs() == {"one", "two\udcff"}
 
 
 def test_never_ourselves(tmp_path: Path) -> None:

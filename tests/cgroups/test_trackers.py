@@ -151,6 +151,24 @@ def test_leftover_is_found(tracking_driver: CgroupDriver, job_id: str) -> None:
         assert tracking_driver.leftover(job_id) is None
 
 
+def test_leftovers_are_listed(tracking_driver: CgroupDriver, job_id: str) -> None:
+    """Of which jobs anything is left is found by one look."""
+    job = tracking_driver.create(job_id, Limits())
+    limited_id = f"{job_id}-2"
+    limited = tracking_driver.create(limited_id, Limits(cpu=50))
+
+    with family(job, job_id=job_id), family(limited, job_id=limited_id):
+        assert {job_id, limited_id} <= tracking_driver.leftovers()
+
+        job.kill()
+        limited.kill()
+        eventually(lambda: job.pids() | limited.pids() == set(), what="both are dead")
+        eventually(job.remove, what="the groups are gone")
+        eventually(limited.remove, what="those that limit, too")
+
+    assert tracking_driver.leftovers().isdisjoint({job_id, limited_id})
+
+
 def test_groups_below_are_removed(
     driver: CgroupDriver, job_id: str, hierarchies: dict[str, Path]
 ) -> None:

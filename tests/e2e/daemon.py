@@ -244,18 +244,20 @@ def directories(place: Place, certs: Certificates) -> list[str]:
 
 def clean_environment() -> dict[str, str]:
     """Return this process's environment without what steers our programs."""
-    ours = ("TELEWORKERD_", "TWCTL_", "NOTIFY_SOCKET")
+    ours = ("TELEWORKERD_", "TWCTL_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_")
     return {
         name: value for name, value in os.environ.items() if not name.startswith(ours)
     }
 
 
 def try_to_start(
-    *arguments: str, environment: Mapping[str, str] | None = None
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = PROGRAM,
 ) -> subprocess.CompletedProcess[str]:
     """Run a `teleworkerd` that is expected to end by itself."""
     return subprocess.run(
-        [*PROGRAM, *arguments],
+        [*program, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

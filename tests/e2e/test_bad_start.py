@@ -1,13 +1,15 @@
 """A daemon that cannot start says why in one line; `--check` says it beforehand."""
 
+import os
 import re
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import Daemon, Place, directories, try_to_start
-from tests.e2e.pki import DAY, Certificates, Purpose, issue
+from tests.e2e.daemon import PROGRAM, Daemon, Place, directories, try_to_start
+from tests.e2e.pki import DAY, ROOT, Certificates, Purpose, issue
 
 
 def refusal(*arguments: str) -> str:
@@ -99,6 +101,35 @@ def test_key_of_another_certificate(place: Place, certs: Certificates) -> None:
     assert "server-key.pem" in line
 
 
+@pytest.mark.parametrize(("limit", "words"), [(200, "200 files may"), (4096, ": 4096")])
+def test_open_files(place: Place, certs: Certificates, limit: int, words: str) -> None:
+    """`--check` says how many files may be open, and when these are few."""
+    done = try_to_start(
+        "--check",
+        *directories(place, certs),
+        program=("prlimit", f"--nofile={limit}", *PROGRAM),
+    )
+
+    assert done.returncode == 0
+    assert words in next(
+        line for line in done.stdout.splitlines() if "open files" in line
+    )
+
+
+@pytest.mark.parametrize("limit", [8, 12, 20, 31])
+def test_next_to_no_files(place: Place, certs: Certificates, limit: int) -> None:
+    """With so few that nothing works the daemon says so in one line."""
+    done = try_to_start(
+        *("--listen", "127.0.0.1:0", *directories(place, certs)),
+        program=("prlimit", f"--nofile={limit}", *PROGRAM),
+    )
+
+    assert done.returncode == 1
+    begin, error = done.stderr.splitlines()
+    assert "configuration file: none" in begin
+    assert error.startswith(f"teleworkerd: error: no more than {limit} files ")
+
+
 def test_certificate_expired(place: Place, certs: Certificates) -> None:
     """`--check` finds a server certificate that no client would accept."""
     some = copy_of(certs, place.base / "some")
@@ -177,6 +208,73 @@ def test_check_finds_an_unknown_account(place: Place, certs: Certificates) -> No
 
     assert done.returncode == 1
     assert "no-such-account" in done.stdout + done.stderr
+
+
+def test_unknown_account(place: Place, certs: Certificates) -> None:
+    """Nor does a daemon start whose jobs would all fail."""
+    file = place.base / "teleworkerd.toml"
+    file.write_text('[jobs]\nusers = { alice = "no-such-account" }\n')
+
+    line = refusal(
+        *("--config", str(file), "--listen", "127.0.0.1:0"),
+        *directories(place, certs),
+    )
+
+    assert "there is no Unix account 'no-such-account'" in line
+    assert not place.state.exists()
+
+
+def test_check_finds_a_port_taken(place: Place, certs: Certificates) -> None:
+    """A port in use is an error of `listen`, and only a word of the metrics."""
+    file = place.base / "teleworkerd.toml"
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        file.write_text(f"[metrics]\nlisten = '{address}'\n")
+        done = try_to_start(
+            *("--check", "--config", str(file), "--listen", address),
+            *directories(place, certs),
+        )
+
+    assert done.returncode == 1
+    assert f"ERROR listen: cannot listen on {address}: Address already" in done.stdout
+    assert f"ok    metrics: there would be none: cannot listen on {address}" in (
+        done.stdout
+    )
+
+
+def test_check_finds_what_cannot_be_made(certs: Certificates) -> None:
+    """A state directory where the kernel makes none is found beforehand."""
+    done = try_to_start(
+        *("--check", "--listen", "127.0.0.1:0", "--state-dir", "/proc/teleworker"),
+        *("--certs", str(certs.directory)),
+    )
+
+    assert done.returncode == 1
+    assert "ERROR state directory: /proc/teleworker cannot be made in" in done.stdout
+
+
+def test_check_that_is_not_read(place: Place, certs: Certificates) -> None:
+    """A reader that wants only the first line, or none, makes no traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    try:
+        done = subprocess.run(
+            [
+                *(*PROGRAM, "--check", "--listen", "127.0.0.1:0"),
+                *directories(place, certs),
+            ],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            check=False,
+            timeout=30,
+        )
+    finally:
+        os.close(writing)
+
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_version() -> None:

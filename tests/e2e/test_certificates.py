@@ -170,23 +170,6 @@ def test_revoked_while_it_serves(start_daemon: StartDaemon, tmp_path: Path) -> N
     wait_for(lambda: bob("info").code == 125, what="refusal", within=5)
 
 
-def test_revoked_beside_a_broken_configuration(
-    start_daemon: StartDaemon, tmp_path: Path
-) -> None:
-    """A mistake in the configuration does not keep a revoked user in."""
-    certs = generate(tmp_path / "certs", "alice", "bob")
-    daemon = start_daemon(certs=certs, config="[jobs]\nlinger = 0.1\n")
-    bob = Twctl(daemon, certs.of("bob"))
-    assert bob("info").code == 0
-
-    (daemon.place.base / "teleworkerd.toml").write_text("[jobs\n")
-    revoke(certs, "bob")
-    os.kill(daemon.process.pid, signal.SIGHUP)
-
-    wait_for(lambda: bob("info").code == 125, what="refusal", within=5)
-    assert "stays as it was" in daemon.log()
-
-
 @pytest.mark.parametrize(
     ("purpose", "days", "reason"),
     [

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,8 @@ async def link(
 ) -> AsyncIterator[KeeperLink]:
     """The server's end, welcomed."""
     link = KeeperLink()
-    peer.say(KeptJobs((KeptJob("other", LAUNCHED, 1, 2),)), welcome)
+    kept = KeptJob("other", LAUNCHED, 1, 2)
+    peer.say(KeptJobs((kept, replace(kept, job="stopping", stopping=True))), welcome)
     assert await link.welcome(sockets[0]) == welcome
     yield link
     link.close()

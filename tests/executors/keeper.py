@@ -6,7 +6,7 @@ from teleworkerd.execution import ExitRecord, JobIdentity, Launched
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import FROM_SERVER
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import Gap, Stream
+from teleworkerd.protocol.types import Gap, LaunchFailure, Stream
 from tests.fakes import DEADLINE
 
 
@@ -24,6 +24,14 @@ class Sink:
     def launched(self, launched: Launched) -> None:
         """Note it."""
         self.heard.append(launched)
+
+    def launch_failed(self, failure: LaunchFailure, *, ended_at: int) -> None:
+        """Note it."""
+        self.heard.append((failure, ended_at))
+
+    def stop_requested(self) -> None:
+        """Note it."""
+        self.heard.append("stop")
 
     def output_grown(self, stdout: int, stderr: int) -> None:
         """Note it."""

@@ -9,25 +9,60 @@ from teleworkerd.config import Config
 from teleworkerd.executors import keeper_link
 from teleworkerd.executors.keeper_link import KeeperGone, KeeperLink
 from teleworkerd.executors.local import LocalExecutor
-from teleworkerd.keeper.messages import Ready, Reload, Shutdown, Welcome
+from teleworkerd.keeper.messages import (
+    Alive,
+    Leave,
+    Probe,
+    Ready,
+    Reload,
+    Reloaded,
+    Shutdown,
+    Welcome,
+)
 from tests.executors.keeper import Peer
 from tests.fakes import DEADLINE
 
 
 async def test_reload(link: KeeperLink, peer: Peer, welcome: Welcome) -> None:
-    """A new configuration goes to who wants it."""
-    found: asyncio.Queue[Config] = asyncio.Queue()
-    link.reloaded = found.put_nowait
-    peer.say(Reload(welcome.config))
+    """A new configuration goes to who uses it, and its answer to the keeper."""
+    found: list[Config] = []
+    answers = [None, "it is wrong"]
 
-    assert await asyncio.wait_for(found.get(), DEADLINE) == welcome.config
+    def use(config: Config) -> str | None:
+        found.append(config)
+        return answers.pop(0)
+
+    link.reload = use
+    peer.say(Reload(welcome.config), Reload(Config()))
+
+    assert await peer.next() == Reloaded()
+    assert await peer.next() == Reloaded("it is wrong")
+    assert found == [welcome.config, Config()]
 
 
 async def test_reload_that_nobody_wants(link: KeeperLink, peer: Peer) -> None:
-    """A new configuration that comes too early is passed over."""
+    """A new configuration that comes too early is refused."""
     peer.say(Reload(Config()), Shutdown())
+
+    assert await peer.next() == Reloaded("the server is not ready yet")
+    await asyncio.wait_for(link.over.wait(), DEADLINE)
+    assert not link.gone.is_set()
+    assert not link.is_leaving
+
+
+async def test_probe(link: KeeperLink, peer: Peer) -> None:
+    """A probe is answered with its number."""
+    peer.say(Probe(7))
+
+    assert await peer.next() == Alive(7)
+
+
+async def test_leave(link: KeeperLink, peer: Peer) -> None:
+    """A server may have to go without its jobs."""
+    peer.say(Leave())
     await asyncio.wait_for(link.over.wait(), DEADLINE)
 
+    assert link.is_leaving
     assert not link.gone.is_set()
 
 

@@ -1,10 +1,13 @@
 """The executor over its channel: starts, kept jobs, what is told of both."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from teleworkerd.execution import LaunchError
+from teleworkerd.execution import FailureRecord, LaunchError, LossRecord
+from teleworkerd.executors.base import StartUnknown
 from teleworkerd.executors.keeper_link import KeeperLink
 from teleworkerd.executors.local import MAX_LAUNCHING
 from teleworkerd.jobdir import JobDirectory
@@ -13,6 +16,7 @@ from teleworkerd.keeper.messages import (
     JobFailed,
     JobGone,
     JobLaunched,
+    JobLost,
     Launch,
     OutputDropped,
     OutputGrown,
@@ -77,7 +81,7 @@ async def test_failure(link: KeeperLink, peer: Peer) -> None:
     """A failed start raises what the keeper says of it."""
     start = asyncio.create_task(link.executor.start(job(), TRUE, Sink()))
     await peer.next()
-    peer.say(JobFailed("job1", FAILURE, "io"))
+    peer.say(JobFailed("job1", FAILURE, 9, "io"))
 
     with pytest.raises(LaunchError, match="no such program") as caught:
         await asyncio.wait_for(start, DEADLINE)
@@ -96,13 +100,13 @@ async def test_starts_wait_for_their_turn(link: KeeperLink, peer: Peer) -> None:
         assert await peer.next() == Launch(job(number), TRUE)
 
     assert peer.messages.empty()
-    peer.say(JobFailed("job0", FAILURE))
+    peer.say(JobFailed("job0", FAILURE, 9))
     assert await peer.next() == Launch(job(MAX_LAUNCHING), TRUE)
     peer.channel.close()
     results = await asyncio.wait_for(
         asyncio.gather(*starts, return_exceptions=True), DEADLINE
     )
-    assert [type(result) for result in results[1:]] == [Unavailable] * MAX_LAUNCHING
+    assert [type(result) for result in results[1:]] == [StartUnknown] * MAX_LAUNCHING
 
 
 async def test_keeper_goes_away(link: KeeperLink, peer: Peer) -> None:
@@ -111,7 +115,7 @@ async def test_keeper_goes_away(link: KeeperLink, peer: Peer) -> None:
     await peer.next()
     peer.channel.close()
 
-    with pytest.raises(Unavailable, match="went away"):
+    with pytest.raises(StartUnknown, match="went away"):
         await asyncio.wait_for(start, DEADLINE)
 
     with pytest.raises(Unavailable, match="is gone"):
@@ -122,7 +126,7 @@ async def test_keeper_goes_away(link: KeeperLink, peer: Peer) -> None:
 
 
 @pytest.mark.parametrize(
-    "response", [JobLaunched("job1", LAUNCHED), JobFailed("job1", FAILURE)]
+    "response", [JobLaunched("job1", LAUNCHED), JobFailed("job1", FAILURE, 9)]
 )
 async def test_keeper_goes_away_with_its_answer(
     link: KeeperLink, peer: Peer, response: Message
@@ -139,12 +143,12 @@ async def test_keeper_goes_away_with_its_answer(
         asyncio.gather(start, other, return_exceptions=True), DEADLINE
     )
 
-    assert not isinstance(results[0], Unavailable)
-    assert isinstance(results[1], Unavailable)
+    assert not isinstance(results[0], StartUnknown)
+    assert isinstance(results[1], StartUnknown)
 
 
 @pytest.mark.parametrize(
-    "response", [JobLaunched("job1", LAUNCHED), JobFailed("job1", FAILURE)]
+    "response", [JobLaunched("job1", LAUNCHED), JobFailed("job1", FAILURE, 9)]
 )
 async def test_answer_after_the_caller_left(
     link: KeeperLink, peer: Peer, response: Message
@@ -238,19 +242,11 @@ def test_attach_held_up(link: KeeperLink) -> None:
     ]
 
 
-async def test_attach_launched_meanwhile(link: KeeperLink) -> None:
-    """A launch that an earlier server ordered, told to this one, is found."""
-    link.executor.received(JobLaunched("late", LAUNCHED))
-    link.executor.received(OutputGrown("late", 3, 4))
-    sink = Sink()
-
-    assert link.executor.attach("late", sink) is not None
-    assert sink.heard == [LAUNCHED, (3, 4), NOT_HELD_UP]
-
-
 def test_strangers_are_passed_over(link: KeeperLink) -> None:
     """What is said of jobs that nobody asked for yet harms nothing."""
-    link.executor.received(JobFailed("stranger", FAILURE))
+    link.executor.received(JobLaunched("stranger", LAUNCHED))
+    link.executor.received(JobFailed("stranger", FAILURE, 9))
+    link.executor.received(JobLost("stranger", "why"))
     link.executor.received(OutputGrown("stranger", 1, 2))
     link.executor.received(OutputDropped("stranger", Stream.STDOUT, 1, 2))
     link.executor.received(OutputHeldUp("stranger", "why"))
@@ -275,13 +271,87 @@ async def test_attach_ended(link: KeeperLink, welcome: Welcome) -> None:
 
 
 async def test_attach_vanished(link: KeeperLink) -> None:
-    """A job without an exit record that the keeper does not know is lost."""
+    """A job of which there is nothing any more is lost."""
     sink = Sink()
 
     assert link.executor.attach("unheard", sink) is None
-    assert sink.heard == [
-        "it ran under an earlier keeper, and left no exit record",
+    assert sink.heard == ["its directory is gone"]
+
+
+async def test_attach_what_its_keeper_did_not_end(
+    link: KeeperLink, welcome: Welcome
+) -> None:
+    """What is written down of a job without an end is told, and then why it is lost."""
+    directory = JobDirectory(welcome.config.jobs_dir / "kept")
+    directory.create()
+    found = []
+    steps: tuple[Callable[[], None], ...] = (
+        lambda: None,
+        lambda: directory.write_loss(LossRecord("its keeper was killed")),
+        lambda: directory.write_launched(LAUNCHED),
+    )
+
+    for step in steps:
+        step()
+        sink = Sink()
+        link.executor.received(JobExited("kept", EXITED))
+        assert link.executor.attach("kept", sink) is None
+        found.append(sink.heard)
+
+    assert found == [
+        ["its directory does not say what became of it"],
+        ["its keeper was killed"],
+        [LAUNCHED, "its keeper was killed"],
     ]
+
+
+async def test_lost_during_its_start(link: KeeperLink, peer: Peer) -> None:
+    """Of a command that ran and cannot be waited for the start is unknown."""
+    sink = Sink()
+    start = asyncio.create_task(link.executor.start(job(), TRUE, sink))
+    await peer.next()
+    peer.say(JobLost("job1", "it ran"))
+
+    with pytest.raises(StartUnknown, match="it ran"):
+        await asyncio.wait_for(start, DEADLINE)
+
+    assert sink.heard == ["it ran"]
+
+
+async def test_attach_what_is_to_be_over(link: KeeperLink) -> None:
+    """That a job is to be over the keeper knows, whatever the server forgot."""
+    sink = Sink()
+
+    assert link.executor.attach("stopping", sink) is not None
+    assert sink.heard == [LAUNCHED, "stop", (1, 2), NOT_HELD_UP]
+
+
+async def test_attach_failed(link: KeeperLink, welcome: Welcome) -> None:
+    """A job that never ran says why in its directory."""
+    directory = JobDirectory(welcome.config.jobs_dir / "kept")
+    directory.create()
+    directory.write_failure(FailureRecord(FAILURE, 9))
+    link.executor.received(JobExited("kept", EXITED))
+    sink = Sink()
+
+    assert link.executor.attach("kept", sink) is None
+    assert sink.heard == [(FAILURE, 9)]
+
+
+async def test_attach_with_less_than_was_told(
+    link: KeeperLink, welcome: Welcome
+) -> None:
+    """What a power failure took from the end of a spool is a gap."""
+    directory = JobDirectory(welcome.config.jobs_dir / "kept")
+    directory.create()
+    directory.spool(Stream.STDOUT).write_bytes(b"123")
+    record = replace(EXITED, stdout=5, stderr=1)
+    directory.write_exit(record)
+    link.executor.received(JobExited("kept", record))
+    sink = Sink()
+
+    assert link.executor.attach("kept", sink) is None
+    assert sink.heard == [Gap(Stream.STDOUT, 3, 5), Gap(Stream.STDERR, 0, 1), record]
 
 
 async def test_kept_before_the_welcome(link: KeeperLink) -> None:

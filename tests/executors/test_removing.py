@@ -4,37 +4,50 @@ import asyncio
 
 import pytest
 
+from teleworkerd.execution import Postscript
 from teleworkerd.executors.keeper_link import KeeperLink
-from teleworkerd.keeper.messages import JobGone, RemoveJob, SealJob, Shutdown
+from teleworkerd.keeper.messages import (
+    JobGone,
+    JobSealed,
+    RemoveJob,
+    SealJob,
+    Shutdown,
+)
 from teleworkerd.protocol.errors import Unavailable
-from teleworkerd.protocol.types import Stream
 from tests.executors.keeper import Peer
 from tests.fakes import DEADLINE
 
 
 @pytest.mark.parametrize(
-    ("digests", "message"),
-    [
-        ({Stream.STDOUT: "aa", Stream.STDERR: "bb"}, SealJob("job1", "aa", "bb")),
-        ({Stream.STDERR: "bb"}, SealJob("job1", None, "bb")),
-        ({}, SealJob("job1")),
-    ],
+    "postscript", [Postscript("aa", "bb"), Postscript(stopped=True), Postscript()]
 )
-async def test_seal(
-    link: KeeperLink, peer: Peer, digests: dict[Stream, str], message: SealJob
-) -> None:
-    """The digests that are known are passed on."""
-    link.executor.seal("job1", digests)
+async def test_seal(link: KeeperLink, peer: Peer, postscript: Postscript) -> None:
+    """What was found out is passed on, and the answer is waited for."""
+    seal = asyncio.create_task(link.executor.seal("job1", postscript))
+    assert await peer.next() == SealJob("job1", postscript)
+    assert not seal.done()
+    peer.say(JobGone("job1"), JobSealed("another"), JobSealed("job1"))
 
-    assert await peer.next() == message
+    await asyncio.wait_for(seal, DEADLINE)
+
+
+async def test_seal_that_fails(link: KeeperLink, peer: Peer) -> None:
+    """Why the keeper cannot seal a job is passed on."""
+    seal = asyncio.create_task(link.executor.seal("job1", Postscript()))
+    await peer.next()
+    peer.say(JobSealed("job1", "it has no exit record"))
+
+    with pytest.raises(Unavailable, match="job job1 stays as it is: it has no exit"):
+        await asyncio.wait_for(seal, DEADLINE)
 
 
 async def test_seal_without_keeper(link: KeeperLink, peer: Peer) -> None:
-    """Without a keeper a seal goes nowhere: the next server makes another."""
+    """Without a keeper nothing can be sealed: the next server does it."""
     peer.channel.close()
     await asyncio.wait_for(link.over.wait(), DEADLINE)
 
-    link.executor.seal("job1", {})
+    with pytest.raises(Unavailable, match="the keeper is gone"):
+        await link.executor.seal("job1", Postscript())
 
 
 async def test_remove(link: KeeperLink, peer: Peer) -> None:
@@ -53,7 +66,7 @@ async def test_keeper_refuses(link: KeeperLink, peer: Peer) -> None:
     await peer.next()
     peer.say(JobGone("job1", "the disk is read-only"))
 
-    with pytest.raises(Unavailable, match="job job1 could not be removed: the disk"):
+    with pytest.raises(Unavailable, match="job job1 stays as it is: the disk"):
         await asyncio.wait_for(removal, DEADLINE)
 
     again = asyncio.create_task(link.executor.remove("job1"))

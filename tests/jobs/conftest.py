@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 
 from teleworkerd.config import Config
+from teleworkerd.counters import Counters
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.store import JobStore
 from tests.fakes import Clock, FakeExecutor, config_in
@@ -37,7 +38,9 @@ async def manager(
     config: Config, executor: FakeExecutor, store: JobStore
 ) -> AsyncIterator[JobManager]:
     """A manager without jobs."""
-    manager = JobManager(executor=executor, store=store, config=config, now=Clock())
+    manager = JobManager(
+        executor=executor, store=store, config=config, counters=Counters(), now=Clock()
+    )
     await manager.load()
     yield manager
     manager.close()

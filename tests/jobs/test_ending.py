@@ -6,7 +6,10 @@ from dataclasses import replace
 import pytest
 
 from teleworkerd.config import Config
+from teleworkerd.counters import Counters
 from teleworkerd.jobs.manager import JobManager
+from teleworkerd.jobs.records import spec_digest
+from teleworkerd.jobs.succession import Circumstances
 from teleworkerd.protocol.errors import Unavailable
 from teleworkerd.protocol.types import JobState, Reason, Stream, StreamStatus
 from teleworkerd.store import JobRecord, JobStore
@@ -16,6 +19,7 @@ from tests.fakes import (
     LAUNCHED,
     TRUE,
     UNSEALED,
+    Clock,
     FakeExecutor,
     record_of,
 )
@@ -30,7 +34,9 @@ async def test_kill(manager: JobManager, executor: FakeExecutor) -> None:
     manager.signal(job, 9, tree=False)
     manager.stop(job, grace=None)
     states.append(job.status.state)
-    executor.exit(job.id, replace(EXITED, reason=Reason.KILLED, exit_code=137))
+    executor.exit(
+        job.id, replace(EXITED, reason=Reason.KILLED, exit_code=137, stopped=True)
+    )
 
     assert states == [JobState.RUNNING, JobState.STOPPING]
     assert executor.executions[job.id].calls == [
@@ -157,7 +163,9 @@ async def test_load(
         elif kind.startswith("exited"):
             executor.exits[record.status.id] = replace(UNSEALED, stdout=4)
 
-    later = JobManager(executor=executor, store=store, config=config)
+    later = JobManager(
+        executor=executor, store=store, config=config, counters=Counters()
+    )
     await later.load()
     jobs = {
         kind: later.get(record.status.id, owner="alice")
@@ -192,6 +200,8 @@ async def test_load(
     for kind, job in jobs.items():
         assert job.is_over == (not kind.startswith("known"))
 
+    later.close()
+
 
 async def test_request_known_after_a_restart(
     manager: JobManager, executor: FakeExecutor, config: Config, store: JobStore
@@ -200,13 +210,16 @@ async def test_request_known_after_a_restart(
     job, _ = await manager.run(TRUE, owner="alice", request_id="1")
     await store.save(job.record)
     executor.known[job.id] = LAUNCHED
-    later = JobManager(executor=executor, store=store, config=config)
+    later = JobManager(
+        executor=executor, store=store, config=config, counters=Counters()
+    )
     await later.load()
     again, created = await later.run(TRUE, owner="alice", request_id="1")
 
     assert again.id == job.id
     assert not created
     assert len(executor.started) == 1
+    later.close()
 
 
 async def test_output_of_an_ended_job(
@@ -218,7 +231,9 @@ async def test_output_of_an_ended_job(
     executor.write(job.id, b"err", Stream.STDERR)
     executor.exit(job.id)
     await store.save(job.record)
-    later = JobManager(executor=executor, store=store, config=config)
+    later = JobManager(
+        executor=executor, store=store, config=config, counters=Counters()
+    )
     await later.load()
 
     for each in (job, later.get(job.id, owner="alice")):
@@ -227,6 +242,8 @@ async def test_output_of_an_ended_job(
 
         assert each.status == job.status
         assert each.status.stderr.end == 3
+
+    later.close()
 
 
 @pytest.mark.parametrize(
@@ -243,10 +260,12 @@ async def test_job_that_was_never_ordered(
     before: JobState,
     after: JobState,
 ) -> None:
-    """A job that the keeper has never heard of did not start; it is not lost."""
+    """A job that no keeper has ever heard of did not start; it is not lost."""
     record = stored(1, before)
     await store.save(record)
-    later = JobManager(executor=executor, store=store, config=config)
+    later = JobManager(
+        executor=executor, store=store, config=config, counters=Counters()
+    )
 
     await later.load()
 
@@ -254,3 +273,62 @@ async def test_job_that_was_never_ordered(
     assert (status.state, status.reason) == (after, Reason.LAUNCH)
     assert status.error is not None
     assert "before the job was started" in status.error.message
+    later.close()
+
+
+async def test_start_that_is_made_up_for(
+    config: Config, executor: FakeExecutor, store: JobStore
+) -> None:
+    """What a server was about to order when it died, the next one orders, once."""
+    record = replace(
+        stored(1, JobState.STARTING), spec=TRUE, spec_digest=spec_digest(TRUE)
+    )
+    await store.save(record)
+    later = JobManager(
+        executor=executor, store=store, config=config, counters=Counters(), now=Clock()
+    )
+    await later.load(Circumstances(resume=True))
+    job, created = await later.run(TRUE, owner="alice", request_id=record.request_id)
+
+    assert (job.id, created) == (record.status.id, False)
+    assert job.status.state is JobState.RUNNING
+    assert len(executor.started) == 1
+    await store.save(job.record)
+    (kept,) = await store.load()
+    assert kept.spec is None
+    later.close()
+
+
+async def test_start_that_is_too_old(
+    config: Config, executor: FakeExecutor, store: JobStore
+) -> None:
+    """What nobody asks for any more is not started out of the blue."""
+    record = replace(stored(1, JobState.STARTING), spec=TRUE)
+    await store.save(record)
+    later = JobManager(
+        executor=executor, store=store, config=config, counters=Counters()
+    )
+    await later.load(Circumstances(resume=True))
+
+    assert later.get(record.status.id, owner="alice").status.state is JobState.FAILED
+    assert executor.started == []
+    later.close()
+
+
+async def test_start_before_a_power_failure(
+    config: Config, executor: FakeExecutor, store: JobStore
+) -> None:
+    """A job whose directory the disk has lost is lost: it may have run."""
+    record = replace(stored(1, JobState.STARTING), spec=TRUE)
+    await store.save(record)
+    later = JobManager(
+        executor=executor, store=store, config=config, counters=Counters(), now=Clock()
+    )
+    await later.load(Circumstances(was_rebooted=True))
+    status = later.get(record.status.id, owner="alice").status
+
+    assert status.state is JobState.LOST
+    assert status.lost is not None
+    assert "the machine was restarted" in status.lost
+    assert executor.started == []
+    later.close()

@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 
 from teleworkerd.config import Config
+from teleworkerd.counters import Counters
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.errors import AmbiguousJob, JobNotFound
 from teleworkerd.protocol.types import JobSpec, JobState
@@ -33,6 +34,7 @@ async def manager(
         executor=executor,
         store=store,
         config=config,
+        counters=Counters(),
         now=Clock(),
         new_id=lambda: uuid.UUID(next(ids)),
     )
@@ -44,6 +46,7 @@ async def manager(
 
     executor.exit(IDS[0])
     yield manager
+    manager.close()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from dataclasses import replace
 import pytest
 
 from teleworkerd.config import Config
-from teleworkerd.execution import ExitRecord
+from teleworkerd.counters import Counters
+from teleworkerd.execution import ExitRecord, Postscript
 from teleworkerd.jobdir import JobDirectory
-from teleworkerd.jobs.job import Job, known_digests
+from teleworkerd.jobs.finishing import known_digests
+from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.output.digest import EMPTY, StreamDigest
 from teleworkerd.protocol.types import JobState, Stream
@@ -79,9 +81,7 @@ async def test_final_with_its_digests(
     digests = [hashlib.sha256(data).digest() for data in (b"out", b"err")]
     assert [status.stdout.sha256, status.stderr.sha256] == digests
     assert (status.state, status.exit_code) == (JobState.FINISHED, 3)
-    assert executor.sealed == {
-        job.id: dict(zip(Stream, (each.hex() for each in digests), strict=True))
-    }
+    assert executor.sealed == {job.id: Postscript(digests[0].hex(), digests[1].hex())}
 
 
 async def test_between_exit_and_end(
@@ -168,7 +168,7 @@ async def test_unreadable_spool(
 
     assert job.status.stdout.sha256 is None
     assert job.status.stderr.sha256 == hashlib.sha256(b"err").digest()
-    assert executor.sealed[job.id].keys() == {Stream.STDERR}
+    assert executor.sealed[job.id].stdout_sha256 is None
     assert f"job {job.id}: stdout cannot be hashed" in caplog.text
 
 
@@ -205,14 +205,16 @@ async def test_found_ended(
     executor.exits[record.status.id] = executor.exit_record(
         record.status.id, UNSEALED, sealed=False
     )
-    manager = JobManager(executor=executor, store=store, config=config)
+    manager = JobManager(
+        executor=executor, store=store, config=config, counters=Counters()
+    )
     await manager.load()
     job = manager.get(record.status.id, owner="alice")
     await ended(job)
 
     assert job.status.stdout.sha256 == output.sha256(Stream.STDOUT)
     assert job.status.stdout.dropped == 50
-    assert executor.sealed[job.id][Stream.STDOUT] == output.sha256(Stream.STDOUT).hex()
+    assert executor.sealed[job.id].stdout_sha256 == output.sha256(Stream.STDOUT).hex()
 
     with job.subscribe({Stream.STDOUT: 0}) as reading:
         assert await runs_of(reading) == output.runs(Stream.STDOUT)
@@ -228,7 +230,9 @@ async def test_end_of_the_server_in_between(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A server that ends while it computes leaves the job to the next, in silence."""
-    manager = JobManager(executor=executor, store=store, config=config)
+    manager = JobManager(
+        executor=executor, store=store, config=config, counters=Counters()
+    )
     job = await started(manager)
     executor.write(job.id, bytes(9 << 20))
     executor.exit(job.id, sealed=False)
@@ -241,7 +245,9 @@ async def test_end_of_the_server_in_between(
     assert not job.is_over
     assert executor.sealed == {}
     executor.exits[job.id] = executor.exit_record(job.id, UNSEALED, sealed=False)
-    later = JobManager(executor=executor, store=store, config=config)
+    later = JobManager(
+        executor=executor, store=store, config=config, counters=Counters()
+    )
     await later.load()
     await ended(later.get(job.id, owner="alice"))
     later.close()
@@ -261,7 +267,9 @@ async def test_all_of_a_lost_job(
     output.write(b" and not")
 
     for _ in range(2):
-        manager = JobManager(executor=executor, store=store, config=config)
+        manager = JobManager(
+            executor=executor, store=store, config=config, counters=Counters()
+        )
         await manager.load()
         job = manager.get(record.status.id, owner="alice")
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from teleworkerd.config import OutputConfig
+from teleworkerd.counters import Counters
+from teleworkerd.execution import Postscript
 from teleworkerd.jobdir import JobDirectory
-from teleworkerd.jobs.job import Digests, Job
-from teleworkerd.jobs.state import InvalidTransition
+from teleworkerd.jobs.job import Job, Means
 from teleworkerd.output.digest import Hasher
 from teleworkerd.output.joboutput import JobOutput
+from teleworkerd.output.sync import Syncer
 from teleworkerd.protocol.types import (
     Chunk,
     JobState,
@@ -42,8 +44,9 @@ class World:
     def __init__(self, path: Path, state: JobState) -> None:
         self.path = path
         self.changes: list[JobState] = []
-        self.seals: list[Digests] = []
+        self.seals: list[Postscript] = []
         self.hasher = Hasher(1)
+        self.syncer = Syncer(0)
         self.output = JobOutput(
             JobDirectory(path),
             OutputConfig(window=2048, chunk=1024, queue_chunks=2),
@@ -52,9 +55,27 @@ class World:
         self.job = Job(
             record_of(state=state),
             self.output,
-            changed=lambda job: self.changes.append(job.status.state),
-            sealed=lambda _, digests: self.seals.append(digests),
+            Means(
+                changed=self._changed,
+                seal=self._seal,
+                syncer=self.syncer,
+                counters=Counters(),
+            ),
         )
+
+    def close(self) -> None:
+        """End its threads."""
+        self.hasher.close()
+        self.syncer.close()
+
+    async def _seal(self, job_id: str, postscript: Postscript) -> None:
+        self.seals.append(postscript)
+
+    def _changed(self, job: Job) -> asyncio.Future[None]:
+        self.changes.append(job.status.state)
+        stored = asyncio.get_running_loop().create_future()
+        stored.set_result(None)
+        return stored
 
 
 @pytest.fixture
@@ -62,7 +83,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     """A job that is starting."""
     world = World(tmp_path, JobState.STARTING)
     yield world
-    world.hasher.close()
+    world.close()
 
 
 async def test_life(world: World) -> None:
@@ -88,6 +109,22 @@ async def test_exit_tells_of_a_missed_launch(world: World) -> None:
     assert world.job.status.state is JobState.FINISHED
 
 
+@pytest.mark.parametrize(
+    ("stopped", "state"),
+    [
+        (True, JobState.STOPPED),
+        (False, JobState.FINISHED),
+    ],
+)
+async def test_exit_tells_of_a_missed_stop(
+    world: World, *, stopped: bool, state: JobState
+) -> None:
+    """A job that was ended while there was no server is stopped all the same."""
+    world.job.exited(replace(EXITED, stopped=stopped))
+
+    assert world.job.status.state is state
+
+
 async def test_launched_again_changes_nothing(world: World) -> None:
     """After a restart the same launch is told again."""
     world.job.launched(LAUNCHED)
@@ -105,9 +142,7 @@ async def test_final_state_never_changes(world: World) -> None:
     job.exited(EXITED)
     job.vanished("too late")
     job.stop_requested()
-
-    with pytest.raises(InvalidTransition):
-        job.launch_failed(FAILURE, ended_at=9)
+    job.launch_failed(FAILURE, ended_at=9)
 
     assert job.status == before
     assert len(world.changes) == 2
@@ -200,7 +235,7 @@ async def test_restored_end(tmp_path: Path, state: JobState) -> None:
     """A job that ended under an earlier server is over from the beginning."""
     world = World(tmp_path, state)
     status = await asyncio.wait_for(world.job.wait(), DEADLINE)
-    world.hasher.close()
+    world.close()
 
     assert world.job.is_over
     assert status.state is state

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from teleworkerd.config import Config
+from teleworkerd.counters import Counters
 from teleworkerd.execution import LaunchError
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
@@ -22,6 +23,7 @@ from teleworkerd.protocol.types import JobState, LaunchFailure, LaunchStage, Str
 from teleworkerd.store import JobStore
 from tests.fakes import DEADLINE, LAUNCHED, TRUE, FakeExecutor, record_of
 from tests.output.readers import caught_up, read_now, runs_of
+from tests.store.faults import accept, refuse
 
 
 BOTH = dict.fromkeys(Stream, 0)
@@ -300,14 +302,16 @@ async def test_record_that_stays(
     """A record that cannot be removed is told, is in nobody's way, and goes later."""
     job = await ended(manager, executor)
     await store.save(job.record)
-    await store._in_thread(lambda: store._connection.execute("PRAGMA query_only = 1"))
+    await refuse(store)
 
     with pytest.raises(Unavailable, match=r"was removed, its record could not be"):
         await manager.remove(job)
 
     assert ids(manager) == []
-    await store._in_thread(lambda: store._connection.execute("PRAGMA query_only = 0"))
-    later = JobManager(executor=executor, store=store, config=config)
+    await accept(store)
+    later = JobManager(
+        executor=executor, store=store, config=config, counters=Counters()
+    )
     await later.load()
     assert list(later.list(owner="alice")) == []
     again = await started(later)
@@ -322,12 +326,12 @@ async def test_request_of_a_record_that_stays(
     """Nor is it in the way of a new job of the same request, or of anybody else's."""
     job = await ended(manager, executor)
     await store.save(job.record)
-    await store._in_thread(lambda: store._connection.execute("PRAGMA query_only = 1"))
+    await refuse(store)
 
     with pytest.raises(Unavailable):
         await manager.remove(job)
 
-    await store._in_thread(lambda: store._connection.execute("PRAGMA query_only = 0"))
+    await accept(store)
     runs = [manager.run(TRUE, owner=name, request_id="1") for name in ("alice", "bob")]
     jobs = [job for job, _ in await asyncio.gather(*runs)]
 
@@ -358,7 +362,9 @@ async def test_directory_that_is_gone(
     assert isinstance(record, type(record_of()))
     await store.save(record)
     executor.known[record.status.id] = LAUNCHED
-    manager = JobManager(executor=executor, store=store, config=config)
+    manager = JobManager(
+        executor=executor, store=store, config=config, counters=Counters()
+    )
     await manager.load()
     await store.save(record_of("another"))
 

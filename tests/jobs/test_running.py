@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from teleworkerd.config import Config
+from teleworkerd.counters import Counters
 from teleworkerd.execution import LaunchError
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.errors import (
@@ -26,6 +27,7 @@ from teleworkerd.protocol.types import (
 )
 from teleworkerd.store import JobStore
 from tests.fakes import DEADLINE, TRUE, FakeExecutor
+from tests.store.faults import accept, refuse
 
 
 NAMED = replace(TRUE, name="build")
@@ -164,13 +166,13 @@ async def test_nothing_starts_unrecorded(
     manager: JobManager, executor: FakeExecutor, store: JobStore
 ) -> None:
     """What cannot be written down is not started."""
-    await store._in_thread(lambda: store._connection.execute("PRAGMA query_only = 1"))
+    await refuse(store)
 
     with pytest.raises(Unavailable, match=r"jobs\.sqlite"):
         await manager.run(TRUE, owner="alice", request_id="1")
 
     assert executor.started == []
-    await store._in_thread(lambda: store._connection.execute("PRAGMA query_only = 0"))
+    await accept(store)
     _, created = await manager.run(TRUE, owner="alice", request_id="2")
     assert created
 
@@ -216,7 +218,7 @@ async def test_launch_cancelled_with_the_loop(
     executor.gate.clear()
     caller = asyncio.create_task(manager.run(TRUE, owner="alice", request_id="1"))
     await asyncio.sleep(0)
-    (launch,) = manager._runs.values()
+    (launch,) = manager._launches._tasks.values()
     launch.cancel()
     await asyncio.wait([caller, launch])
     await asyncio.sleep(0)
@@ -243,12 +245,17 @@ async def test_id_that_is_taken(
     one, two = uuid.UUID(int=1), uuid.UUID(int=2)
     ids = iter([one, one, one, two])
     manager = JobManager(
-        executor=executor, store=store, config=config, new_id=lambda: next(ids)
+        executor=executor,
+        store=store,
+        config=config,
+        counters=Counters(),
+        new_id=lambda: next(ids),
     )
     first, _ = await manager.run(TRUE, owner="alice", request_id="1")
     second, _ = await manager.run(TRUE, owner="bob", request_id="1")
 
     assert (first.id, second.id) == (str(one), str(two))
+    manager.close()
 
 
 async def test_name_taken(manager: JobManager, executor: FakeExecutor) -> None:

@@ -5,7 +5,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ from teleworkerd.output.gaps import read_gaps
 from teleworkerd.output.index import RECORD, IndexRecord
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.types import JobSpec, Stream
+from teleworkerd.reserve import Reserve
+from teleworkerd.spare import Spare
 
 
 PIPE: Final = 64 << 10
@@ -30,11 +32,11 @@ def quota_of(*, owner: int = 0, total: int = 0) -> Quota:
 
 
 @contextmanager
-def small_disk(path: Path) -> Iterator[Path]:
-    """Mount a disk of `DISK` bytes at *path*."""
+def small_disk(path: Path, size: int = DISK) -> Iterator[Path]:
+    """Mount a disk of *size* bytes at *path*."""
     path.mkdir()
     subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "tmpfs", path],
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", path],
         check=True,
     )
 
@@ -45,9 +47,9 @@ def small_disk(path: Path) -> Iterator[Path]:
 
 
 def fill(path: Path) -> None:
-    """Take all the room that the disk of *path* has."""
+    """Take all the room that the small disk of *path* has."""
     with suppress(OSError):
-        path.write_bytes(bytes(2 * DISK))
+        path.write_bytes(bytes(8 * DISK))
 
 
 def no_room(*_: object) -> int:
@@ -87,6 +89,10 @@ class Moving:
         self.directory.create()
         self.quota = quota or quota_of()
         self.share = self.quota.add(path.name, owner, limit=limit)
+        self.reserve = Reserve(path.with_name("reserve"))
+        self._stack = ExitStack()
+        spare = Spare(1)
+        self._stack.callback(spare.close)
         self.told: list[Message] = []
         self.exceeded: list[str] = []
         self.written = dict.fromkeys(Stream, b"")
@@ -95,8 +101,11 @@ class Moving:
             JobSpec((b"x",), **options),
             config=OutputConfig(pipe=PIPE),
             share=self.share,
+            reserve=self.reserve,
+            spare=spare,
             watcher=self,
         )
+        self._stack.callback(self.spools.close)
         self.pipes = [os.dup(fd) for fd in self.spools.write_ends]
 
         for pipe in self.pipes:
@@ -174,7 +183,7 @@ class Moving:
     def discard(self) -> None:
         """Close everything, whether or not it is at its end."""
         self.hang_up()
-        self.spools.close()
+        self._stack.close()
 
     def gaps(self, stream: Stream = Stream.STDOUT) -> list[tuple[int, int]]:
         """Return what the file says of the gaps of *stream*."""

@@ -2,6 +2,7 @@
 
 import signal
 import time
+import uuid
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ from teleworkerd.output.index import RECORD
 from teleworkerd.protocol.codec import decode, encode
 from teleworkerd.protocol.framing import LENGTH
 from teleworkerd.protocol.types import Limits, Stream
-from tests.e2e.groups import left_of
+from tests.e2e.groups import ROOT, left_of
 from tests.keeper.kept import (
     KeeperProcess,
     Place,
@@ -36,9 +37,9 @@ from tests.keeper.lasting import LastingKeeper
 
 SLOW: Final = """
 import asyncio
-import teleworkerd.keeper.job as job
+import teleworkerd.keeper.start as start
 
-launch = job.launch
+launch = start.launch
 
 async def slow(plan):
     try:
@@ -46,7 +47,7 @@ async def slow(plan):
     finally:
         await asyncio.sleep(0.5)
 
-job.launch = slow
+start.launch = slow
 """
 
 
@@ -234,6 +235,34 @@ def test_leftovers(place: Place) -> None:
     assert f"{job.id} outlived its keeper" in log
     assert job.output() == b"x\n"
     assert not job.directory.exit.exists()
+
+
+def test_leftovers_of_the_dead(place: Place) -> None:
+    """What is left of a job that has ended goes too; what is not ours stays."""
+    stranger = str(uuid.uuid4())
+
+    with KeeperProcess(place.config()) as first:
+        job = first.launch("true")
+        record = job.exited()
+
+    tops = [ROOT / "cpu" / "teleworker", ROOT / "unified" / "teleworker"]
+
+    for top in tops:
+        (top / job.id / "below").mkdir(parents=True)
+        (top / stranger).mkdir()
+
+    try:
+        with KeeperProcess(place.config()) as second:
+            assert left_of([job.id]) == []
+            assert len(left_of([stranger])) == len(tops)
+            log = second.close()
+    finally:
+        for directory in left_of([f"{job.id}/below", job.id, stranger]):
+            directory.rmdir()
+
+    assert job.directory.read_exit() == record
+    assert not job.directory.loss.exists()
+    assert f"job {job.id} has ended, but left something behind" in log
 
 
 @pytest.mark.parametrize("name", ["lost+found", ".hidden", "name with blanks", "ü"])

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from teleworkerd.execution import JobIdentity
-from teleworkerd.keeper.messages import Launch, SignalJob
+from teleworkerd.keeper.messages import JobLost, Launch, SignalJob
 from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage, Limits
 from tests.e2e.groups import left_of
 from tests.keeper.kept import (
@@ -220,11 +220,11 @@ def test_no_descriptor_left_after_fork(place: Place) -> None:
 
     with KeeperProcess(place.config(), change=change) as keeper:
         job = keeper.launch("sleep", "100")
-        failure = job.failed()
+        lost = keeper.expect(JobLost)
         running = {pid for pid in children_of(keeper.pid) if is_alive(pid)}
         left = left_of([job.id])
 
-    assert failure.errno == errno.EMFILE
+    assert os.strerror(errno.EMFILE) in lost.why
     assert running == set()
     assert left == []
 
@@ -287,9 +287,12 @@ def kind_of(name: str) -> str:
 
 
 def test_directories_of_failed_launches(keeper: KeeperProcess) -> None:
-    """What could not be started leaves neither groups nor a directory."""
+    """What could not be started leaves no groups, and says why in its directory."""
     job = keeper.launch("/no/such/program")
-    job.failed()
+    failure = job.failed()
+    found = job.directory.read_failure()
 
     assert left_of([job.id]) == []
-    assert not job.directory.path.exists()
+    assert found is not None
+    assert found.failure == failure
+    assert not job.directory.exit.exists()

@@ -116,7 +116,9 @@ def test_limit_that_is_too_high(place: Place) -> None:
 
         assert failed.limit == "output_limit"
         assert "1048577 bytes is more than the 1 MiB" in failed.failure.message
-        assert not job.directory.path.exists()
+        found = job.directory.read_failure()
+        assert found is not None
+        assert found.failure == failed.failure
 
 
 def test_count_of_an_earlier_keeper(place: Place) -> None:

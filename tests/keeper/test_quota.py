@@ -9,7 +9,7 @@ import pytest
 from teleworkerd.config import OutputConfig
 from teleworkerd.execution import LaunchError
 from teleworkerd.keeper.messages import OutputHeldUp
-from teleworkerd.keeper.quota import limit_of, show_size
+from teleworkerd.keeper.quota import Bound, limit_of
 from teleworkerd.protocol.types import JobSpec, OnFull, Stream
 from tests.keeper.moving import PIPE, Moving, quota_of, rest, until
 
@@ -124,12 +124,33 @@ def test_total_of_two_owners(tmp_path: Path) -> None:
         assert bob.kept == 5
         assert str(bob.held_up).startswith("the server's 100005 bytes of output are")
 
-        bob.spools.give_up()
+        bob.spools.give_up(Bound.SHARED)
         await until(bob.is_quiet)
         await alice.end()
         await bob.end()
 
         assert (bob.kept, bob.gaps()) == (5, [(5, 10)])
+
+    asyncio.run(scenario())
+
+
+def test_has_waited(tmp_path: Path) -> None:
+    """That output had to wait is known while it does, and once after that."""
+
+    async def scenario() -> None:
+        quota = quota_of(owner=10)
+        moving = Moving(tmp_path / "job", quota=quota)
+        await moving.say(bytes(10))
+        assert not moving.spools.has_waited()
+
+        await moving.write(bytes(10))
+        await until(lambda: moving.held_up)
+        assert [moving.spools.has_waited() for _ in range(3)] == [True] * 3
+
+        quota.configure(OutputConfig(owner_limit=20))
+        await until(moving.is_quiet)
+        assert [moving.spools.has_waited() for _ in range(2)] == [True, False]
+        await moving.end()
 
     asyncio.run(scenario())
 
@@ -161,7 +182,7 @@ def test_much_that_waits(tmp_path: Path) -> None:
         assert sum(len(moving.written[OUT]) - moving.kept for moving in late) == 20
 
         for moving in late:
-            moving.spools.give_up()
+            moving.spools.give_up(Bound.SHARED)
 
         for moving in waiting:
             await moving.end()
@@ -252,7 +273,7 @@ def test_job_that_is_over(tmp_path: Path) -> None:
         await moving.write(bytes(30))
         await until(lambda: moving.held_up)
         await moving.write(bytes(7), ERR)
-        moving.spools.over()
+        moving.spools.give_up(Bound.JOB)
         await moving.end()
 
         assert (moving.gaps(), moving.gaps(ERR)) == ([(10, 30)], [(0, 7)])
@@ -268,11 +289,11 @@ def test_shared_limit_at_the_end(tmp_path: Path) -> None:
         await moving.write(bytes(30))
         moving.hang_up()
         await until(lambda: moving.held_up)
-        moving.spools.over()
+        moving.spools.give_up(Bound.JOB)
         await rest()
         assert moving.held_up
 
-        moving.spools.give_up()
+        moving.spools.give_up(Bound.SHARED)
         await moving.end()
 
         assert moving.gaps() == [(10, 30)]
@@ -343,20 +364,3 @@ def test_limit_that_is_not_allowed() -> None:
         limit_of(spec, OutputConfig(job_limit=2 << 30))
 
     assert caught.value.limit == "output_limit"
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 bytes"),
-        (1, "1 byte"),
-        (1000, "1000 bytes"),
-        (1024, "1 KiB"),
-        (1536, "1536 bytes"),
-        (3 << 19, "1536 KiB"),
-        (64 << 30, "64 GiB"),
-    ],
-)
-def test_size(count: int, text: str) -> None:
-    """Sizes are exact, in the largest unit that needs no fraction."""
-    assert show_size(count) == text

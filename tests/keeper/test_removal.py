@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from teleworkerd.execution import Postscript
 from teleworkerd.keeper.messages import (
     JobGone,
     RemoveJob,
@@ -81,7 +82,7 @@ def test_names_that_are_no_jobs(keeper: KeeperProcess, name: str) -> None:
     jobs = keeper.config.jobs_dir
     (jobs / "lost+found").mkdir(exist_ok=True)
     keeper.send(RemoveJob(name))
-    keeper.send(SealJob(name, "00", "00"))
+    keeper.send(SealJob(name, Postscript("00", "00")))
 
     assert keeper.expect(JobGone, lambda gone: gone.job == name).error is not None
     assert (jobs / "lost+found").is_dir()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
+from teleworkerd.execution import Postscript
 from teleworkerd.keeper.messages import RemoveJob, SealJob
 from tests.keeper.kept import KeeperProcess, KeptJob
 
@@ -15,9 +16,9 @@ def wait_until_done(keeper: KeeperProcess) -> None:
     keeper.run("true")
 
 
-def sealed(keeper: KeeperProcess, job: KeptJob, **digests: str) -> None:
+def sealed(keeper: KeeperProcess, job: KeptJob, postscript: Postscript) -> None:
     """Have *job* sealed."""
-    keeper.send(SealJob(job.id, **digests))
+    keeper.send(SealJob(job.id, postscript))
     wait_until_done(keeper)
 
 
@@ -25,16 +26,16 @@ def test_seal(keeper: KeeperProcess) -> None:
     """The digests are added to the exit record; all else stays."""
     job = keeper.launch("sh", "-c", "echo x; echo y >&2; exit 3")
     record = job.exited()
-    sealed(keeper, job, stdout=DIGEST)
+    sealed(keeper, job, Postscript(stdout_sha256=DIGEST))
     first = job.directory.read_exit()
-    sealed(keeper, job, stderr="cd" * 32)
+    sealed(keeper, job, Postscript(stderr_sha256="cd" * 32))
 
     assert first == replace(record, stdout_sha256=DIGEST)
     assert job.directory.read_exit() == replace(
         record, stdout_sha256=DIGEST, stderr_sha256="cd" * 32
     )
     assert sorted(path.name for path in job.directory.path.iterdir()) == [
-        *("exit", "index", "spec", "stderr", "stdout")
+        *("exit", "index", "launch", "spec", "stderr", "stdout")
     ]
 
 
@@ -42,7 +43,7 @@ def test_empty_stream_keeps_its_digest(keeper: KeeperProcess) -> None:
     """What is known already is not taken away."""
     job = keeper.launch("echo", "x")
     record = job.exited()
-    sealed(keeper, job, stdout=DIGEST)
+    sealed(keeper, job, Postscript(stdout_sha256=DIGEST))
 
     assert job.directory.read_exit() == replace(record, stdout_sha256=DIGEST)
     assert record.stderr_sha256 is not None
@@ -53,7 +54,7 @@ def test_removed_job(keeper: KeeperProcess) -> None:
     job = keeper.launch("echo", "x")
     job.exited()
     keeper.send(RemoveJob(job.id))
-    sealed(keeper, job, stdout=DIGEST)
+    sealed(keeper, job, Postscript(stdout_sha256=DIGEST))
 
     assert not job.directory.path.exists()
 
@@ -62,7 +63,7 @@ def test_running_job(keeper: KeeperProcess) -> None:
     """Nor is a record made where there is none."""
     job = keeper.launch("sleep", "300")
     job.launched()
-    sealed(keeper, job, stdout=DIGEST)
+    sealed(keeper, job, Postscript(stdout_sha256=DIGEST))
 
     assert not job.directory.exit.exists()
 
@@ -72,6 +73,6 @@ def test_broken_record(keeper: KeeperProcess) -> None:
     job = keeper.launch("true")
     job.exited()
     job.directory.exit.write_bytes(b"{")
-    sealed(keeper, job, stdout=DIGEST)
+    sealed(keeper, job, Postscript(stdout_sha256=DIGEST))
 
     assert job.directory.exit.read_bytes() == b"{"

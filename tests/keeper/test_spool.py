@@ -322,6 +322,7 @@ def test_end_with_a_full_disk(place: Place) -> None:
             job = keeper.launch("sleep", "100")
             job.launched()
 
+            (place.state / "reserve").unlink()
             fill(place.state / "ballast")
 
             log = keeper.close()

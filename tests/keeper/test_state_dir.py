@@ -1,6 +1,7 @@
 """One daemon for each state directory, and what others find in it."""
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from teleworkerd.config import Config, ConfigError, DaemonConfig
 from teleworkerd.keeper import state_dir
-from teleworkerd.keeper.state_dir import StateDirectory
+from teleworkerd.keeper.state_dir import StateDirectory, StateInUse
 
 
 @pytest.fixture
@@ -65,11 +66,54 @@ def test_clear(config: Config) -> None:
     directory.write_address("127.0.0.1:1")
     directory.write_pid("keeper", 1)
     directory.write_pid("server", 2)
+    directory.write_facts({"keeper_pid": 1})
     assert (config.state_dir / "server.pid").read_text() == "2\n"
 
     directory.clear()
 
     assert {path.name for path in config.state_dir.iterdir()} == {"jobs", "lock"}
+
+
+def test_less_and_less(config: Config) -> None:
+    """What is not so any more goes by itself."""
+    directory = StateDirectory(config)
+    directory.write_address("127.0.0.1:1")
+    directory.write_pid("keeper", 1)
+    directory.write_pid("server", 2)
+    directory.forget_address()
+    directory.forget_server()
+
+    assert {path.name for path in config.state_dir.iterdir()} == {
+        "jobs",
+        "lock",
+        "keeper.pid",
+        *(".address.aside", ".server.pid.aside"),
+    }
+
+
+def test_again(config: Config) -> None:
+    """What is so again comes back whole, however long it was."""
+    directory = StateDirectory(config)
+
+    for address in ("[2001:db8::1]:7443", "a:1", "127.0.0.1:65535"):
+        directory.write_address(address)
+        assert directory.address.read_text() == f"{address}\n"
+        directory.forget_address()
+        assert not directory.address.exists()
+
+
+def test_lock_that_fails(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that cannot lock is not taken for a daemon that runs."""
+
+    def no_lock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+
+    with pytest.raises(ConfigError, match="cannot be locked: No locks") as caught:
+        StateDirectory(config)
+
+    assert not isinstance(caught.value, StateInUse)
 
 
 def test_full_disk(
@@ -87,3 +131,29 @@ def test_full_disk(
 
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
     assert "server.pid cannot be written: No space left" in caplog.text
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777])
+def test_directory_that_others_may_write(tmp_path: Path, mode: int) -> None:
+    """Where others could put something in the place of ours, we do not begin."""
+    path = tmp_path / "state"
+    path.mkdir()
+    path.chmod(mode)
+
+    with pytest.raises(
+        ConfigError, match=rf"can be written by others; 'chmod 700 {path}'"
+    ):
+        StateDirectory(Config(DaemonConfig(state_dir=str(path))))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_directory_of_another_account(tmp_path: Path) -> None:
+    """Nor do we where somebody else may do as he likes."""
+    path = tmp_path / "state"
+    path.mkdir(mode=0o700)
+    os.chown(path, 12345, -1)
+
+    with pytest.raises(
+        ConfigError, match="belongs to another account, with the id 12345"
+    ):
+        StateDirectory(Config(DaemonConfig(state_dir=str(path))))

@@ -15,8 +15,10 @@ from teleworkerd.output import digest as digest_module
 from teleworkerd.output.digest import EMPTY, Hasher, StreamDigest
 from teleworkerd.output.gaps import Gaps
 from teleworkerd.protocol.types import Stream
+from teleworkerd.spare import Spare
 from tests.fakes import DEADLINE, open_descriptors
 from tests.output.written import Written
+from tests.scarce import no_descriptors
 
 
 STDOUT = Stream.STDOUT
@@ -268,3 +270,51 @@ def test_descriptor_is_given_back(written: Written, hasher: Hasher) -> None:
     digest_of(written, hasher)._hash([(0, 100)])
 
     assert open_descriptors(written.directory.spool(STDOUT)) == 0
+
+
+async def test_without_descriptors(written: Written) -> None:
+    """A spare descriptor does; the digest is right, and nothing stays open."""
+    written.write(bytes(range(100)))
+    spare = Spare(1)
+    hasher = Hasher(1, spare)
+
+    with no_descriptors():
+        found = await finish(digest_of(written, hasher), 100)
+
+    hasher.close()
+    spare.close()
+    assert found == written.sha256(STDOUT)
+
+
+async def test_without_any_descriptor(
+    written: Written,
+    hasher: Hasher,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where not even that is there, the digest waits, and says so once."""
+    monkeypatch.setattr(digest_module, "_RETRY", 0.01)
+    written.write(bytes(range(100)))
+
+    with no_descriptors():
+        ending = asyncio.create_task(digest_of(written, hasher).finish(100))
+        await asyncio.wait([ending], timeout=0.2)
+        assert not ending.done()
+        assert "hashed later: the daemon has no file descriptors left" in caplog.text
+
+    assert await asyncio.wait_for(ending, DEADLINE) == written.sha256(STDOUT)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.usefixtures("steps")
+async def test_lack_in_between(written: Written, hasher: Hasher) -> None:
+    """A step that lacked something is taken again, from where it began."""
+    written.write(bytes(range(100)))
+    digest = digest_of(written, hasher)
+
+    with no_descriptors():
+        digest.grow(100)
+        assert digest._task is not None
+        await asyncio.wait_for(digest._task, DEADLINE)
+
+    assert await finish(digest, 100) == written.sha256(STDOUT)

@@ -64,6 +64,42 @@ def test_file_survives(
         assert len(index) == len(records)
 
 
+@settings(max_examples=80, deadline=None)
+@given(growths=GROWTHS, kept=st.integers(0, 31 * 24), length=st.integers(0, 5000))
+def test_tail_of_zeros(
+    shared: Path, growths: list[tuple[int, int, int]], kept: int, length: int
+) -> None:
+    """What a power failure leaves of the last records is as if it were not there."""
+    records = records_of(growths)
+    data = b"".join(record.pack() for record in records)[:kept]
+    whole = records[: len(data) // RECORD.size]
+    shared.write_bytes(data + bytes(length))
+
+    with OutputIndex(shared) as index:
+        found = list(index)
+
+        # Of a torn record as much may be there as makes it like a whole one.
+        assert found[: len(whole)] == whole
+        assert len(found) == len(index) <= len(whole) + 1
+        assert found == index[:] == sorted(found, key=lambda record: record.time)
+        assert [record.stdout for record in found] == sorted(r.stdout for r in found)
+        assert [record.stderr for record in found] == sorted(r.stderr for r in found)
+        assert index.at_time(1 << 63) == (found[-1] if found else START)
+
+
+def test_zeros_that_are_filled(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that grows is looked at once for each time that it has."""
+    with write(shared, [IndexRecord(1, 2, 3)], bytes(48)) as index:
+        assert len(index) == 1
+
+        write(shared, [IndexRecord(1, 2, 3), IndexRecord(4, 5, 6)], bytes(48))
+        assert index[:] == [IndexRecord(1, 2, 3), IndexRecord(4, 5, 6)]
+
+        reads = Reads(monkeypatch)
+        assert {len(index) for _ in range(100)} == {2}
+        assert reads.count == 0
+
+
 @pytest.mark.parametrize("place", [-1, 1, 1 << 40])
 def test_no_such_record(shared: Path, place: int) -> None:
     """Where there is no record there is none, not another one."""
@@ -116,7 +152,7 @@ def test_steps(
         assert list(index.steps(stdout, stderr)) == wanted
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(
     growths=GROWTHS,
     stream=st.sampled_from(Stream),

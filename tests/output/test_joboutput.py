@@ -15,6 +15,7 @@ from teleworkerd.protocol.types import Stream, StreamStatus
 from tests.fakes import DEADLINE, open_descriptors
 from tests.output.readers import caught_up, read_now, runs_of, take
 from tests.output.written import Written
+from tests.scarce import no_descriptors
 
 
 STDOUT, STDERR = Stream
@@ -263,3 +264,37 @@ async def test_removed(written: Written, output: JobOutput) -> None:
         for reading in (one, both, timed):
             with pytest.raises(JobRemoved):
                 await asyncio.wait_for(reading.ready(), DEADLINE)
+
+
+@pytest.mark.parametrize("position", [{STDOUT: 0}, BOTH])
+async def test_reader_without_descriptors(
+    written: Written, output: JobOutput, position: dict[Stream, int]
+) -> None:
+    """A reader that comes then is refused; one that is there goes on later."""
+    written.write(b"abc")
+    written.record()
+    output.grow(*written.sizes)
+
+    with output.subscribe(position) as reader:
+        with no_descriptors():
+            with (
+                pytest.raises(OSError, match="Too many open files"),
+                output.subscribe(position),
+            ):
+                pass
+
+            with pytest.raises(OSError, match="Too many open files"):
+                await read_now(reader, 3)
+
+        assert await read_now(reader, 3) == b"abc"
+
+    assert open_descriptors(written.directory.spool(STDOUT)) == 0
+
+
+def test_restore_without_descriptors(written: Written, output: JobOutput) -> None:
+    """Gaps that cannot be looked for are not taken for none."""
+    written.write(b"abc")
+    written.drop(4)
+
+    with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        output.restore(7)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from teleworkerd.config import Config
+from teleworkerd.counters import Counters
 from teleworkerd.protocol.connection import ClientConnection
 from teleworkerd.protocol.errors import RequestError
 from teleworkerd.protocol.messages import (
@@ -72,6 +73,7 @@ class Server:
         self.registry = registry
         self.port = port
         self.listener: Listener
+        self.counters: Counters
 
     @property
     def sessions(self) -> list[Session]:
@@ -102,14 +104,19 @@ async def serving(
     config = config or Config()
     settings = {"close_timeout": 0.3, "handshake_timeout": 5.0, **settings}
     config = replace(config, server=replace(config.server, **settings))
-    registry = SessionRegistry(config, Dispatcher(service, handlers))  # type: ignore[arg-type]  # None where no handler looks at it
+    counters = Counters() if service is None else service.counters
+    dispatcher = Dispatcher(service, counters, handlers)  # type: ignore[arg-type]  # None where no handler looks at it
+    registry = SessionRegistry(config, dispatcher, counters)
 
     with socket.socket(family) as listening:
         listening.bind(("::1" if family is socket.AF_INET6 else "127.0.0.1", 0))
         listening.listen()
         server = Server(registry, listening.getsockname()[1])
         context = server_context(certs.directory)
-        server.listener = Listener([listening], context, registry.create, config.server)
+        server.counters = counters
+        server.listener = Listener(
+            [listening], context, registry.create, config.server, counters
+        )
         server.listener.start()
 
         try:

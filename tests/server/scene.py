@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from teleworkerd.config import Config, OutputConfig
+from teleworkerd.counters import Counters
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.keeper.messages import Welcome
 from teleworkerd.protocol.messages import (
@@ -43,6 +44,7 @@ class Scene:
     server: Server
     alice: Client
     bob: Client
+    service: Service
 
     async def run(self, spec: JobSpec = TRUE, *, request: str = "r") -> str:
         """Let alice start a job; return its id."""
@@ -97,9 +99,12 @@ async def scene(
     store = await JobStore(config.database).open()
 
     try:
-        manager = JobManager(executor=executor, store=store, config=config)
+        counters = Counters()
+        manager = JobManager(
+            executor=executor, store=store, config=config, counters=counters
+        )
         await manager.load()
-        service = Service(manager, WELCOME, lambda: 2)
+        service = Service(manager, WELCOME, lambda: 2, counters=counters)
 
         async with (
             serving(certs, config, service=service) as server,
@@ -107,7 +112,7 @@ async def scene(
         ):
             alice = await peers.connect(server, certs)
             bob = await peers.connect(server, certs, "bob")
-            yield Scene(executor, manager, server, alice, bob)
+            yield Scene(executor, manager, server, alice, bob, service)
 
         manager.close()
     finally:

@@ -3,32 +3,40 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from teleworkerd.config import Config, DaemonConfig, RetentionConfig
+from teleworkerd.config import Config, DaemonConfig, RetentionConfig, ServerConfig
+from teleworkerd.execution import Postscript
 from teleworkerd.executors.keeper_link import KeeperGone
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import (
     FROM_SERVER,
+    Alive,
     JobExited,
     JobGone,
     JobLaunched,
+    JobSealed,
     KeptJob,
     KeptJobs,
     Launch,
+    Leave,
     OutputGrown,
+    Probe,
     Ready,
+    Reload,
+    Reloaded,
     RemoveJob,
     SealJob,
     Shutdown,
     StopJob,
     Welcome,
 )
+from teleworkerd.protocol.errors import Unavailable
 from teleworkerd.protocol.messages import (
     Goaway,
     ListRequest,
@@ -70,6 +78,10 @@ class Keeper:
 
         assert isinstance(message, kind), message
         return message
+
+    def is_silent(self) -> bool:
+        """Whether nothing has come that nobody expected."""
+        return self._messages.empty()
 
     def welcome(self, *kept: KeptJob) -> None:
         """Say what a keeper says first."""
@@ -137,7 +149,7 @@ async def test_shutdown(certs: Certificates, tmp_path: Path) -> None:
             keeper.channel.send(Shutdown())
             stop = await keeper.expect(StopJob)
             assert not task.done()
-            keeper.channel.send(JobExited(launch.job.id, EXITED))
+            keeper.channel.send(JobExited(launch.job.id, replace(EXITED, stopped=True)))
 
             await client.expect(Goaway)
             assert await client.is_closed()
@@ -146,6 +158,87 @@ async def test_shutdown(certs: Certificates, tmp_path: Path) -> None:
             await task
 
     assert (stop.job, stop.reason) == (launch.job.id, Reason.SHUTDOWN)
+
+
+async def test_leave(certs: Certificates, tmp_path: Path) -> None:
+    """A server that leaves says goodbye at once, and ends no job."""
+    async with served(certs.directory, tmp_path) as (keeper, task, port):
+        keeper.welcome()
+        await keeper.expect(Ready)
+
+        async with connected(port, certs) as client:
+            client.flush(RunRequest(1, "r", TRUE))
+            launch = await keeper.expect(Launch)
+            keeper.channel.send(JobLaunched(launch.job.id, LAUNCHED))
+            await client.expect(RunResponse)
+            keeper.channel.send(Leave())
+
+            assert "jobs go on" in (await client.expect(Goaway)).message
+            assert await client.is_closed()
+
+        async with asyncio.timeout(DEADLINE):
+            await task
+
+    assert keeper.is_silent()
+
+
+async def test_reload(certs: Certificates, tmp_path: Path) -> None:
+    """Settings and certificates are used together, or neither of them is."""
+    async with served(certs.directory, tmp_path) as (keeper, _, port):
+        keeper.welcome()
+        await keeper.expect(Ready)
+        full = replace(keeper.config, server=ServerConfig(connections=1))
+        wrong = replace(full, daemon=replace(full.daemon, certs=str(tmp_path)))
+        keeper.channel.send(Reload(wrong))
+        refused = await keeper.expect(Reloaded)
+
+        async with AsyncExitStack() as stack:
+            for _ in range(2):
+                await stack.enter_async_context(connected(port, certs))
+
+            keeper.channel.send(Reload(full))
+            taken = await keeper.expect(Reloaded)
+
+            with pytest.raises(Unavailable, match="has 1 connections"):
+                await stack.enter_async_context(connected(port, certs))
+
+    assert "does not exist" in (refused.error or "")
+    assert taken == Reloaded()
+
+
+async def test_probe(certs: Certificates, tmp_path: Path) -> None:
+    """A server whose loop turns says so."""
+    async with served(certs.directory, tmp_path) as (keeper, _, _):
+        keeper.welcome()
+        await keeper.expect(Ready)
+        keeper.channel.send(Probe(3))
+
+        assert await keeper.expect(Alive) == Alive(3)
+
+
+async def test_last_answers(certs: Certificates, tmp_path: Path) -> None:
+    """Who waits for a job that the shutdown ends is told before the goodbye."""
+    async with served(certs.directory, tmp_path) as (keeper, _, port):
+        keeper.welcome()
+        await keeper.expect(Ready)
+
+        async with connected(port, certs) as client:
+            client.flush(RunRequest(1, "r", TRUE))
+            launch = await keeper.expect(Launch)
+            keeper.channel.send(JobLaunched(launch.job.id, LAUNCHED))
+            await client.expect(RunResponse)
+
+            for number in range(2, 30):
+                client.flush(WaitRequest(number, launch.job.id))
+
+            keeper.channel.send(Shutdown())
+            await keeper.expect(StopJob)
+            keeper.channel.send(JobExited(launch.job.id, replace(EXITED, stopped=True)))
+
+            for _ in range(2, 30):
+                await client.expect(StatusResponse)
+
+            await client.expect(Goaway)
 
 
 async def test_keeper_that_dies_during_the_shutdown(
@@ -231,10 +324,11 @@ async def test_digests_are_sealed(certs: Certificates, tmp_path: Path) -> None:
             keeper.channel.send(OutputGrown(job, 3, 0))
             keeper.channel.send(JobExited(job, replace(UNSEALED, stdout=3)))
             seal = await keeper.expect(SealJob)
+            keeper.channel.send(JobSealed(job))
             response = await client.ask(WaitRequest(2, job), StatusResponse)
 
     sha256 = written.sha256(Stream.STDOUT)
-    assert seal == SealJob(job, sha256.hex(), EMPTY)
+    assert seal == SealJob(job, Postscript(sha256.hex(), EMPTY))
     assert response.status.stdout.sha256 == sha256
 
 

@@ -1,5 +1,7 @@
 """Every way out of a handler is a response."""
 
+import errno
+import re
 from typing import Any
 
 import pytest
@@ -46,6 +48,25 @@ async def test_refusal(certs: Certificates, caplog: pytest.LogCaptureFixture) ->
     assert error_of(error) == (1, "job_not_found")
     assert (error.message, error.details) == ("there is no job", {"job": "job"})
     assert not [line for line in caplog.records if line.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()]
+)
+async def test_lack(
+    certs: Certificates, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """What the server lacks is said in words, by a refusal that may pass."""
+
+    async def starve(service: Service, call: Call, request: Any) -> Message:
+        raise error
+
+    refusal, _ = await response_of(certs, starve)
+
+    assert error_of(refusal) == (1, "unavailable")
+    assert re.search("no .* left; try again later", refusal.message)
+    assert refusal.details == {"retry_after": 1}
+    assert "Traceback" not in caplog.text
 
 
 async def test_bug(certs: Certificates, caplog: pytest.LogCaptureFixture) -> None:

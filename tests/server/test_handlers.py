@@ -168,6 +168,27 @@ async def test_stop(certs: Certificates, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [KillRequest, StopRequest])
+async def test_end_of_what_is_being_started(
+    certs: Certificates, tmp_path: Path, kind: Any
+) -> None:
+    """What is asked of a job that starts is answered when it is done, not forgotten."""
+    async with scene(certs, tmp_path) as play:
+        play.executor.gate.clear()
+        play.alice.flush(RunRequest(1, "r", TRUE))
+        await until(lambda: play.executor.started, what="the start")
+        (identity,) = play.executor.started
+        play.alice.flush(kind(2, identity.id))
+        (job,) = play.manager
+        await until(lambda: job.facts.state is JobState.STOPPING, what="the request")
+        assert identity.id not in play.executor.executions
+        play.executor.gate.set()
+        responses = {type(await play.alice.receive()) for _ in range(2)}
+
+    assert responses == {RunResponse, DoneResponse}
+    assert len(play.executor.executions[identity.id].calls) == 1
+
+
+@pytest.mark.parametrize("kind", [KillRequest, StopRequest])
 async def test_end_of_what_has_ended(
     certs: Certificates, tmp_path: Path, kind: type[Any]
 ) -> None:

@@ -214,14 +214,32 @@ async def test_reader_that_leaves_in_an_outage(
     assert len(notices) == 1
 
 
+async def test_reader_beside_another(server: FakeServer, profile: Profile) -> None:
+    """A reader that leaves takes nothing from another that is just as far."""
+    data = bytes(range(256)) * 8
+    server.jobs[JOB_ID] = FakeJob(output={Stream.STDOUT: data})
+    server.chunk_size = 1024
+
+    async with Client(profile) as client:
+        first, second = (client.job(JOB_ID).output() for _ in range(2))
+        begun = (await anext(first)).data
+        assert (await anext(second)).data == begun
+        await second.aclose()
+        rest = [chunk.data async for chunk in first]
+
+    assert b"".join([begun, *rest]) == data
+
+
 async def test_closing_in_an_outage(server: FakeServer, certs: Certificates) -> None:
     """A client that is closed while it connects again fails what waits, at once."""
+    lost = asyncio.Event()
+
     async with listening(server, certs) as profile:
-        client = Client(profile)
+        client = Client(profile, notice=lambda _: lost.set())
         await client.__aenter__()
 
     waiting = asyncio.create_task(client.info())
-    await asyncio.sleep(0.1)
+    await lost.wait()
     await client.__aexit__(None, None, None)
 
     with pytest.raises(ConnectionClosed, match="the client was closed"):

@@ -1,6 +1,7 @@
 """One connection under asyncio."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -156,6 +157,32 @@ async def test_lost_connection(server: FakeServer, profile: Profile) -> None:
         await session.ask(InfoRequest(0), InfoResponse)
 
     assert session.is_closed
+
+
+async def test_server_that_is_killed(
+    server: FakeServer, profile: Profile, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who asks much at that moment is told; nothing is written into the void."""
+    session = await opened(profile)
+
+    async def ask_on() -> None:
+        while True:
+            await session.ask(InfoRequest(0), InfoResponse)
+
+    asking = [asyncio.create_task(ask_on()) for _ in range(40)]
+    await until(server, 500)
+    transport = server.sessions[0].transport
+    assert transport is not None
+
+    # As the kernel does it, without a word of TLS.
+    with socket.socket(fileno=transport.get_extra_info("socket").fileno()) as sock:
+        sock.shutdown(socket.SHUT_RDWR)
+        sock.detach()
+
+    for error in await asyncio.gather(*asking, return_exceptions=True):
+        assert isinstance(error, ConnectionClosed)
+
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_goaway(server: FakeServer, profile: Profile) -> None:

@@ -1,0 +1,1 @@
+"""The daemon as a whole: its server, its signals, and who it reports to."""

@@ -1,0 +1,71 @@
+"""Job records: new ones, and those that are made again from the jobs' directories."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Container, Iterator
+from pathlib import Path
+
+from teleworkerd.execution import JobIdentity
+from teleworkerd.jobdir import JobDirectory, is_job_name
+from teleworkerd.keeper.messages import Launch
+from teleworkerd.protocol.codec import dump_record, load_record
+from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.protocol.types import JobSpec, JobState, JobStatus
+from teleworkerd.store import JobRecord
+
+
+log = logging.getLogger(__name__)
+
+
+def spec_digest(spec: JobSpec) -> bytes:
+    """Return what tells *spec* from every other one."""
+    return hashlib.sha256(dump_record(spec)).digest()
+
+
+def new_record(job: JobIdentity, spec: JobSpec) -> JobRecord:
+    """Return the record of a job that is about to be started."""
+    status = JobStatus(
+        id=job.id,
+        owner=job.owner,
+        command=spec.command,
+        state=JobState.STARTING,
+        created_at=job.created_at,
+        limits=spec.limits,
+        name=spec.name,
+        labels=spec.labels,
+        workdir=spec.workdir,
+        timeout=spec.timeout,
+        merge=spec.merge,
+        output_limit=spec.output_limit,
+        on_full=spec.on_full,
+    )
+    return JobRecord(job.request_id, spec_digest(spec), status, spec)
+
+
+def found_again(jobs_dir: Path, known: Container[str]) -> Iterator[JobRecord]:
+    """Yield a record for each directory of a job that is not *known*, oldest first.
+
+    It is as if the job were about to be started: its directory says the rest.
+    """
+    orders: list[Launch] = []
+
+    for name in os.listdir(jobs_dir):  # noqa: PTH208  names it is
+        if is_job_name(name) and name not in known:
+            try:
+                orders.append(_order_in(JobDirectory(jobs_dir / name)))
+            except (OSError, ValueError, TeleworkerError) as error:
+                log.error("nobody knows whose job %s was: %s", name, error)
+
+    for order in sorted(orders, key=lambda order: order.job.created_at):
+        yield new_record(order.job, order.spec)
+
+
+def _order_in(directory: JobDirectory) -> Launch:
+    """Return what was ordered there; raises `ValueError` for the copy of another."""
+    order = load_record(Launch, directory.spec.read_bytes())
+
+    if order.job.id != directory.path.name:
+        raise ValueError(f"its spec is that of job {order.job.id!r:.80}")
+
+    return order

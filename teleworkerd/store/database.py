@@ -1,0 +1,369 @@
+"""The file of the records: checked, brought up to date, begun anew if it is broken.
+
+What it loses can be rebuilt from the jobs' directories, so nothing that is wrong
+with it keeps the daemon from starting. A disk that fails or is full is another matter:
+there the file may be in order.
+"""
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+from teleworkerd.protocol.codec import dump_record, load_record
+from teleworkerd.protocol.errors import ProtocolError, TeleworkerError
+from teleworkerd.protocol.types import JobSpec, JobStatus
+from teleworkerd.reserve import Reserve
+
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+# Step n makes a schema n+1 of schema n; one that was released never changes again.
+_STEPS: Final[tuple[str, ...]] = (
+    """
+    CREATE TABLE job (
+        id TEXT PRIMARY KEY,
+        owner TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        spec_digest BLOB NOT NULL,
+        created_at INTEGER NOT NULL,
+        status BLOB NOT NULL,
+        UNIQUE (owner, request_id)
+    ) STRICT, WITHOUT ROWID;
+    """,
+    "ALTER TABLE job ADD COLUMN spec BLOB;",
+)
+
+# As bytes: text that a fault of the disk has changed may be no text.
+_SELECT: Final = """
+    SELECT CAST(id AS BLOB), CAST(request_id AS BLOB), spec_digest, status, spec
+    FROM job ORDER BY created_at, id
+"""
+_INSERT: Final = """
+    INSERT INTO job (id, owner, request_id, spec_digest, created_at, status, spec)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET status = excluded.status, spec = excluded.spec
+"""
+_LOG_PAGES: Final = 128  # so that the reserve has room for all that is in the log
+_FILES: Final = ("", "-wal", "-shm", "-journal")
+_BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_ADVICE: Final = {
+    sqlite3.SQLITE_FULL: "make room on its disk",
+    sqlite3.SQLITE_IOERR: "the kernel's log says what is wrong with its disk",
+    sqlite3.SQLITE_CANTOPEN: "its directory must be there, and open to the daemon",
+    sqlite3.SQLITE_READONLY: "the daemon must be able to write it and its directory",
+    sqlite3.SQLITE_BUSY: "another process has it open, and must end first",
+}
+
+
+class StoreError(TeleworkerError):
+    """The database cannot be used; the message names the file and the cause."""
+
+
+class UnfitRecordError(StoreError):
+    """Records that no database takes; all others that came with them are written."""
+
+
+class _BrokenError(Exception):
+    """The file is in order for SQLite, but not what we have written."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as it is stored: everything but the bytes of its output.
+
+    Of a job that is still to be started there is the `spec`.
+    """
+
+    request_id: str
+    spec_digest: bytes
+    status: JobStatus
+    spec: JobSpec | None = None
+
+
+# SQLite's words for it may hold what it has found, which need not be text.
+_TROUBLE: Final = (sqlite3.DatabaseError, _BrokenError, UnicodeDecodeError)
+
+
+class Database:
+    """The records in the file at *path*; everything in one thread.
+
+    On a full disk pieces of *reserve* are given up. Each call may raise
+    `sqlite3.Error`, `OSError` and `StoreError`; `explain` makes them one.
+    `was_broken` says that the file was, and that this one is new.
+    """
+
+    def __init__(self, path: Path, reserve: Reserve) -> None:
+        self.was_broken = False
+        self._path = path
+        self._reserve = reserve
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The open connection; raises `StoreError` when there is none."""
+        if self._connection is None:
+            raise StoreError(f"database {self._path} is not open")
+
+        return self._connection
+
+    def open(self) -> None:
+        """Open or make the file; put it out of the way and begin anew if broken."""
+        self._try(partial(self._spend, self._connect))
+        self._reserve.fill()
+
+    def load(self) -> list[JobRecord]:
+        """Return all records that can be read, oldest first; drop all others."""
+        rows: list[tuple[bytes, bytes, bytes, bytes, bytes | None]] = []
+
+        if not self._try(lambda: rows.extend(self.connection.execute(_SELECT))):
+            return []
+
+        records = []
+
+        for row in rows:
+            try:
+                records.append(_read(*row))
+            except (ProtocolError, ValueError) as error:
+                self._drop(row[0], str(error))
+
+        return records
+
+    def write(self, records: Mapping[str, JobRecord | None]) -> None:
+        """Write *records* by their ids, in one transaction; None removes one.
+
+        Raises `UnfitRecordError` when there is nothing wrong with the database.
+        """
+        if not self._try(partial(self._write, records)):
+            self._write(records)
+
+    def close(self) -> None:
+        """Close the file; twice is no harm."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def explain(self, error: Exception) -> StoreError:
+        """Return what *error* means, and what to do about it, where we know."""
+        advice = _ADVICE.get(_code(error))
+        return StoreError(
+            f"database {self._path}: {error}{f'; {advice}' if advice else ''}"
+        )
+
+    def _connect(self) -> None:
+        # Each statement is a transaction, but for those that say BEGIN.
+        self._connection = sqlite3.connect(self._path, isolation_level=None)
+
+        try:
+            self._prepare(self._connection)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        # Before WAL, or a full disk can kill the process through a mapped -shm file.
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+
+        if version > len(_STEPS):
+            raise StoreError(
+                f"database {self._path} has schema {version}, this program knows"
+                f" {len(_STEPS)}; it was written by a newer version"
+            )
+
+        _check(database, version)
+
+        if version < len(_STEPS):
+            database.executescript(
+                f"BEGIN IMMEDIATE; {''.join(_STEPS[version:])}"
+                f" PRAGMA user_version = {len(_STEPS)}; COMMIT;"
+            )
+
+        _check_table(database)
+
+    def _try(self, action: Callable[[], None]) -> bool:
+        """Do *action*; begin anew, and return false, if it finds the file broken."""
+        try:
+            action()
+        except _TROUBLE as error:
+            if not _is_broken(error):
+                raise
+
+            self._begin_anew(error)
+            return False
+
+        return True
+
+    def _begin_anew(self, error: Exception) -> None:
+        self.close()
+        aside = f"{self._path}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+
+        for suffix in _FILES:
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{self._path}{suffix}").rename(f"{aside}{suffix}")
+
+        log.error(
+            "database %s is broken (%s): it is kept as %s, and begun anew; what was in"
+            " it is in the jobs' directories too",
+            self._path,
+            error,
+            aside,
+        )
+        self.was_broken = True
+        self._spend(self._connect)
+
+    def _drop(self, job_id: bytes, why: str) -> None:
+        log.error(
+            "database %s: the record of job %s cannot be read, and is dropped: %s",
+            self._path,
+            job_id.decode(errors="replace"),
+            why,
+        )
+
+        # If it stays for now, it is dropped at the next start.
+        with contextlib.suppress(sqlite3.Error):
+            self.connection.execute(
+                "DELETE FROM job WHERE CAST(id AS BLOB) = ?", (job_id,)
+            )
+
+    def _write(self, records: Mapping[str, JobRecord | None]) -> None:
+        try:
+            self._spend(partial(self._write_together, records))
+        except Exception as error:
+            if not _is_of_record(error):
+                raise
+        else:
+            return
+
+        unfit = []
+
+        for job_id, record in records.items():
+            try:
+                self._spend(partial(self._write_together, {job_id: record}))
+            except Exception as error:
+                if not _is_of_record(error):
+                    raise
+
+                unfit.append(f"{job_id!r:.80} ({error})")
+
+        if unfit:
+            raise UnfitRecordError(
+                f"database {self._path} takes no such records: {', '.join(unfit)}"
+            )
+
+    def _write_together(self, records: Mapping[str, JobRecord | None]) -> None:
+        removed = [job_id for job_id, record in records.items() if record is None]
+        kept = [record for record in records.values() if record is not None]
+
+        with self.connection as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(
+                "DELETE FROM job WHERE id = ?", [(job_id,) for job_id in removed]
+            )
+            # Of a job that was removed the record may have been left behind.
+            database.executemany(
+                "DELETE FROM job WHERE owner = ? AND request_id = ? AND id != ?",
+                [
+                    (record.status.owner, record.request_id, record.status.id)
+                    for record in kept
+                ],
+            )
+            database.executemany(
+                _INSERT,
+                [
+                    (
+                        record.status.id,
+                        record.status.owner,
+                        record.request_id,
+                        record.spec_digest,
+                        record.status.created_at,
+                        dump_record(record.status),
+                        None if record.spec is None else dump_record(record.spec),
+                    )
+                    for record in kept
+                ],
+            )
+
+    def _spend(self, action: Callable[[], T]) -> T:
+        """Do *action*, again for each piece of the reserve, while the disk is full."""
+        has_more = True
+
+        while True:
+            try:
+                return action()
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_FULL or not has_more:
+                    raise
+
+            has_more = self._reserve.release()
+            self._reuse_log()
+
+    def _reuse_log(self) -> None:
+        """Let the next transaction overwrite the log, not make it longer."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _read(
+    job_id: bytes, request_id: bytes, digest: bytes, data: bytes, order: bytes | None
+) -> JobRecord:
+    """Return a record; raises `ProtocolError` or `ValueError` if it is none."""
+    status = load_record(JobStatus, data)
+
+    if status.id.encode() != job_id:
+        raise ValueError("it is that of another")
+
+    spec = None if order is None else load_record(JobSpec, order)
+    return JobRecord(request_id.decode(), digest, status, spec)
+
+
+def _check(database: sqlite3.Connection, version: int) -> None:
+    """Raise for a file that no version of us has left so."""
+    ((result,), *_) = database.execute("PRAGMA quick_check(1)").fetchall()
+
+    if result != "ok":
+        raise _BrokenError(result)
+
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+    if bool(tables) != bool(version):
+        raise _BrokenError(f"it has schema {version}, and {tables} tables")
+
+
+def _check_table(database: sqlite3.Connection) -> None:
+    try:
+        database.execute(f"{_SELECT} LIMIT 0")
+    except sqlite3.OperationalError as error:
+        if _code(error) == sqlite3.SQLITE_ERROR:
+            raise _BrokenError(str(error)) from error
+
+        raise
+
+
+def _is_broken(error: Exception) -> bool:
+    return not isinstance(error, sqlite3.Error) or _code(error) in _BROKEN
+
+
+def _is_of_record(error: Exception) -> bool:
+    """Whether it is a record that *error* is about, and not the database."""
+    if isinstance(error, (sqlite3.OperationalError, StoreError, OSError, MemoryError)):
+        return False
+
+    # That class itself is for what is wrong with a file, its subclasses are not.
+    return type(error) is not sqlite3.DatabaseError
+
+
+def _code(error: Exception) -> int:
+    """Return the primary code that SQLite gave *error*; 0 if it did not."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

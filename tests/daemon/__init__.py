@@ -1,0 +1,1 @@
+"""What the daemon does as a whole, and what it tells others."""
