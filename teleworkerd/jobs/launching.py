@@ -79,10 +79,7 @@ class Launches:
             await self._store.save(job.record)
             failpoint("record-saved")
         except Exception as error:
-            await self._failed(job, _unready(error), self._now())
-            raise Unavailable(
-                f"the job could not be started: {error}", {"job": job.id}
-            ) from error
+            raise await self._not_ordered(job, error) from error
 
         try:
             job.attached(await self._executor.start(job.identity, spec, job))
@@ -90,10 +87,7 @@ class Launches:
             await self._failed(job, error.failure, error.failed_at or self._now())
             raise refusal(job.id, error) from error
         except Unavailable as error:
-            await self._failed(job, _unready(error), self._now())
-            raise Unavailable(
-                f"the job could not be started: {error}", {"job": job.id}
-            ) from error
+            raise await self._not_ordered(job, error) from error
         except StartUnknown as error:
             if job.is_over:
                 raise Unavailable(
@@ -108,16 +102,18 @@ class Launches:
 
         return job
 
+    async def _not_ordered(self, job: Job, error: Exception) -> Unavailable:
+        """Note that the executor never heard of *job*; return what to tell."""
+        failure = LaunchFailure(LaunchStage.SPOOL, errno.EIO, str(error))
+        await self._failed(job, failure, self._now())
+        return Unavailable(f"the job could not be started: {error}", {"job": job.id})
+
     async def _failed(self, job: Job, failure: LaunchFailure, at: int) -> None:
         job.launch_failed(failure, ended_at=at)
 
         # Before anybody is told: it shall not be started by the next server.
         with contextlib.suppress(StoreError):
             await self._store.save(job.record)
-
-
-def _unready(error: Exception) -> LaunchFailure:
-    return LaunchFailure(LaunchStage.SPOOL, errno.EIO, str(error))
 
 
 def _unknown(job: Job, why: str) -> Unavailable:
