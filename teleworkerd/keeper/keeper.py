@@ -93,6 +93,7 @@ class Keeper:
         self._children: set[int] = set()
         self.started_at = time.time_ns()
         self._was_rebooted = False
+        self._has_served = False
         self.servers = 0
 
     @property
@@ -187,6 +188,7 @@ class Keeper:
                 },
                 jobs=tuple(jobs),
                 was_rebooted=self._was_rebooted,
+                has_served=self._has_served,
             )
         )
         self.servers += 1
@@ -249,6 +251,7 @@ class Keeper:
             case RemoveJob(job_id):
                 self._tell(JobGone(job_id, self._ended.remove(job_id)))
             case Ready():
+                self._has_served = True
                 self.ready.set()
             case Alive() | Reloaded():
                 self.answered(message)

@@ -129,8 +129,9 @@ class KeptJobs(Message):
 class Welcome(Message):
     """All that the server needs to begin; only `KeptJobs` may come before it.
 
-    `restarts` is how many servers came before this one; `was_rebooted` says that
-    earlier keepers were in another run of the kernel.
+    `restarts` is how many servers came before this one, `has_served` whether any of
+    them was ready; `was_rebooted` says that earlier keepers were in another run of
+    the kernel.
     """
 
     type = "welcome"
@@ -141,6 +142,7 @@ class Welcome(Message):
     limits: Annotated[Mapping[Word, Text], AtMost(16)]
     jobs: Annotated[tuple[KeptJob, ...], AtMost(MAX_KEPT)]
     was_rebooted: bool = False
+    has_served: bool = False
 
 
 @dataclass(frozen=True, slots=True)

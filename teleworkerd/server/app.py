@@ -134,10 +134,11 @@ async def serve(channel: socket.socket, listeners: list[socket.socket]) -> None:
             counters=counters,
             spare=spare,
         )
-        is_first = welcome.restarts == 0
         await manager.load(
             Circumstances(
-                resume=not is_first, was_rebooted=is_first and welcome.was_rebooted
+                # One that did not come to serve has not looked at what came before.
+                resume_since=welcome.keeper_started_at if welcome.has_served else None,
+                was_rebooted=welcome.was_rebooted,
             )
         )
         retention = Retention(manager, config.retention)

@@ -18,6 +18,7 @@ from teleworkerd.keeper.messages import (
     KeptJob,
     KeptJobs,
     OutputGrown,
+    Ready,
     SignalJob,
 )
 from teleworkerd.output.index import RECORD
@@ -345,3 +346,16 @@ def test_no_flood_of_signals(keeper: KeeperProcess) -> None:
     (caught,) = (line for line in text.splitlines() if line.startswith("SigCgt"))
 
     assert not int(caught.split()[1], 16) & 1 << (signal.SIGCHLD - 1)
+
+
+def test_servers_that_did_not_come_to_serve(place: Place) -> None:
+    """A server hears whether one before it was ready, and so has seen all jobs."""
+    with LastingKeeper(place.config()) as keeper:
+        found = [keeper.welcome.has_served]
+        keeper.replace_server()
+        found.append(keeper.welcome.has_served)
+        keeper.send(Ready())
+        keeper.replace_server()
+        found.append(keeper.welcome.has_served)
+
+    assert found == [False, False, True]
