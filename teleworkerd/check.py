@@ -15,6 +15,7 @@ from teleworkerd.daemon.facts import DaemonFacts, DaemonState, describe_end
 from teleworkerd.daemon.listening import listen
 from teleworkerd.daemon.running import RunningKeeper, find_keeper
 from teleworkerd.keeper.descriptors import FEW, TOO_FEW, most_descriptors
+from teleworkerd.keeper.state_dir import check_owner
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.reserve import room_at
 from teleworkerd.server.tls import server_context
@@ -117,10 +118,13 @@ def _check_state_dir(config: Config) -> str:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise CheckFailed(f"{existing} is not writable")
 
-    if existing != path:
+    if existing == path:
+        check_owner(path)
+        words = str(path)
+    else:
         _check_making(path, existing)
+        words = f"{path} (will be made)"
 
-    words = str(path) if existing == path else f"{path} (will be made)"
     return words + _describe_room(existing, config.output.min_free)
 
 

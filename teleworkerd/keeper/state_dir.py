@@ -45,7 +45,7 @@ class StateDirectory:
                 " give another with --state-dir"
             ) from error
 
-        _check_owner(self._path)
+        check_owner(self._path)
         self._take_lock()
 
         # What a daemon that was killed left does not speak of this one.
@@ -151,7 +151,7 @@ def _write_over(path: Path, data: bytes) -> None:
         os.close(file)
 
 
-def _check_owner(path: Path) -> None:
+def check_owner(path: Path) -> None:
     """Raise `ConfigError` if somebody else could put something in our place."""
     found = path.stat()
 

@@ -304,3 +304,19 @@ def copy_of(certs: Certificates, directory: Path) -> Certificates:
         file.write_bytes((certs.directory / name).read_bytes())
 
     return Certificates(directory)
+
+
+def test_state_directory_that_others_may_write(
+    place: Place, certs: Certificates
+) -> None:
+    """`--check` finds it, as a start does."""
+    place.state.mkdir()
+    place.state.chmod(0o777)
+    done = try_to_start("--check", *directories(place, certs))
+
+    assert done.returncode == 1
+    assert "ERROR state directory: " in done.stdout
+    assert f"'chmod 700 {place.state}'" in done.stdout
+    assert "can be written by others" in refusal(
+        "--listen", "127.0.0.1:0", *directories(place, certs)
+    )
