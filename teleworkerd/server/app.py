@@ -142,7 +142,7 @@ async def serve(channel: socket.socket, listeners: list[socket.socket]) -> None:
             )
         )
         retention = Retention(manager, config.retention)
-        service = Service(manager, welcome, lambda: len(sessions), counters=counters)
+        service = Service(manager, welcome, lambda: len(sessions), counters)
         dispatcher = Dispatcher(service, counters)
         sessions = SessionRegistry(config, dispatcher, counters)
         listener = Listener(

@@ -60,8 +60,8 @@ class Service:
     manager: JobManager
     welcome: Welcome
     connections: Callable[[], int]
+    counters: Counters
     started_at: int = field(default_factory=time.time_ns)
-    counters: Counters = field(default_factory=Counters)
     readings: set[tuple[Job, Reading]] = field(default_factory=set)
 
 

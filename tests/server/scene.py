@@ -104,7 +104,7 @@ async def scene(
             executor=executor, store=store, config=config, counters=counters
         )
         await manager.load()
-        service = Service(manager, WELCOME, lambda: 2, counters=counters)
+        service = Service(manager, WELCOME, lambda: 2, counters)
 
         async with (
             serving(certs, config, service=service) as server,
