@@ -29,12 +29,12 @@ _NEVER_STARTED: Final = LaunchFailure(
 class Circumstances:
     """In what way we come after another server.
 
-    What it was about to start, and did not come to, is started if that was asked for
-    after `resume_since` (ns): since then there has been one keeper, so it never ran.
-    `was_rebooted` says that the machine was, before that.
+    `resume` says that one with our keeper has looked at all that came before: what was
+    to be started since, and has no trace, never ran, and is started. `was_rebooted`
+    says that the machine was, before our keeper.
     """
 
-    resume_since: int | None = None
+    resume: bool = False
     was_rebooted: bool = False
 
 
@@ -65,10 +65,10 @@ class Succession:
         # The directory is the first thing that the keeper makes.
         if job.facts.started_at is not None or self._has_directory(job.id):
             job.attached(self._executor.attach(job.id, job))
-        elif job.spec is not None and self._may_begin(job, circumstances.resume_since):
+        elif job.spec is not None and circumstances.resume and self._is_fresh(job):
             log.info("job %s of %s is started now", job.id, job.owner)
             self._launches.begin(job, job.spec)
-        elif circumstances.was_rebooted:
+        elif circumstances.was_rebooted and not circumstances.resume:
             job.vanished("the machine was restarted, and nothing is left of it")
         else:
             job.launch_failed(_NEVER_STARTED, ended_at=self._now())
@@ -86,14 +86,9 @@ class Succession:
     def _has_directory(self, job_id: str) -> bool:
         return JobDirectory(self._jobs_dir / job_id).path.exists()
 
-    def _may_begin(self, job: Job, since: int | None) -> bool:
-        created_at = job.facts.created_at
-
-        if since is None or created_at < since:
-            return False
-
+    def _is_fresh(self, job: Job) -> bool:
         # Whoever asked for it may still ask; later it would come as a surprise.
-        return abs(self._now() - created_at) < _RESUME_WITHIN
+        return abs(self._now() - job.facts.created_at) < _RESUME_WITHIN
 
 
 async def see_the_end_of(jobs: Sequence[Job]) -> None:

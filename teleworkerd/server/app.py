@@ -137,7 +137,7 @@ async def serve(channel: socket.socket, listeners: list[socket.socket]) -> None:
         await manager.load(
             Circumstances(
                 # One that did not come to serve has not looked at what came before.
-                resume_since=welcome.keeper_started_at if welcome.has_served else None,
+                resume=welcome.has_served,
                 was_rebooted=welcome.was_rebooted,
             )
         )

@@ -287,7 +287,7 @@ async def test_start_that_is_made_up_for(
     later = JobManager(
         executor=executor, store=store, config=config, counters=Counters(), now=Clock()
     )
-    await later.load(Circumstances(resume_since=0))
+    await later.load(Circumstances(resume=True))
     job, created = await later.run(TRUE, owner="alice", request_id=record.request_id)
 
     assert (job.id, created) == (record.status.id, False)
@@ -308,7 +308,7 @@ async def test_start_that_is_too_old(
     later = JobManager(
         executor=executor, store=store, config=config, counters=Counters()
     )
-    await later.load(Circumstances(resume_since=0))
+    await later.load(Circumstances(resume=True))
 
     assert later.get(record.status.id, owner="alice").status.state is JobState.FAILED
     assert executor.started == []
@@ -330,29 +330,5 @@ async def test_start_before_a_power_failure(
     assert status.state is JobState.LOST
     assert status.lost is not None
     assert "the machine was restarted" in status.lost
-    assert executor.started == []
-    later.close()
-
-
-async def test_start_that_an_earlier_keeper_may_have_made(
-    config: Config, executor: FakeExecutor, store: JobStore
-) -> None:
-    """What was asked for before the machine went down is not started by any server.
-
-    Nor by the second, when the first one did not come to look at it.
-    """
-    record = replace(stored(1, JobState.STARTING), spec=TRUE)
-    await store.save(record)
-    later = JobManager(
-        executor=executor,
-        store=store,
-        config=config,
-        counters=Counters(),
-        now=Clock(),
-    )
-    since = record.status.created_at + 1
-    await later.load(Circumstances(resume_since=since, was_rebooted=True))
-
-    assert later.get(record.status.id, owner="alice").status.state is JobState.LOST
     assert executor.started == []
     later.close()

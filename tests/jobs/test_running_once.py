@@ -39,7 +39,7 @@ async def load_next(executor: FakeExecutor, store: JobStore, config: Config) -> 
     )
 
     try:
-        await manager.load(Circumstances(resume_since=0))
+        await manager.load(Circumstances(resume=True))
         await manager.settle()
     finally:
         manager.close()
