@@ -15,7 +15,8 @@ readonly CLOCK_SKEW='5 minutes ago' # the reader's clock may be behind ours
 
 usage() {
     cat <<'USAGE'
-usage: gen_certs.sh [--dir DIR] [--host NAME_OR_IP]... [--days N] [--revoke CN]... [CN...]
+usage: gen_certs.sh [--dir DIR] [--host NAME_OR_IP]... [--days N] [--revoke CN]...
+                    [--renew-crl] [CN...]
 
 Makes what is missing in DIR and never overwrites a key:
   ca.pem, ca-key.pem          the certificate authority
@@ -28,6 +29,7 @@ Makes what is missing in DIR and never overwrites a key:
   --days N           how long server and user certificates are valid (default: 365)
   --revoke CN        put every certificate of CN on the list crl.pem; given without
                      any CN to make, nothing else is done
+  --renew-crl        write crl.pem anew, valid for ten years from now; the same holds
   -h, --help         this text
 
 To renew a certificate, remove CN.pem and run this again: the key stays. For a new key,
@@ -95,6 +97,7 @@ days=$DEFAULT_DAYS
 hosts=()
 names=()
 revoked=()
+renew_crl=
 
 parse() {
     local host
@@ -115,6 +118,7 @@ parse() {
             [[ ! $host =~ ^\[(.*:.*)\]$ ]] || host=${BASH_REMATCH[1]} # as in a URL: [::1]
             check_host "$host" && hosts+=("$host")
             ;;
+        --renew-crl) renew_crl=yes ;;
         -h | --help) usage && exit 0 ;;
         --) ;; # no CN begins with a dash
         -*) bad_usage "no such option '$1': see --help" ;;
@@ -371,24 +375,26 @@ write_crl() {
     publish "$work/crl.pem" crl.pem
 }
 
+crl_end() { openssl crl -in crl.pem -noout -nextupdate | sed 's/^[^=]*=//'; }
+
 parse "$@"
 asked_hosts=("${hosts[@]}")
 ((${#hosts[@]})) || hosts=(localhost 127.0.0.1 ::1)
-((${#names[@]} + ${#revoked[@]})) || names=(client)
+[[ -n $renew_crl ]] || ((${#names[@]} + ${#revoked[@]})) || names=(client)
 
 command -v openssl >/dev/null || die "openssl is not installed: install the package 'openssl'"
 enter_directory
 write_config
 load_index
 
-if ((${#revoked[@]})); then
+if [[ -n $renew_crl ]] || ((${#revoked[@]})); then
     exists ca.pem || die "there is no certificate authority in $PWD: nothing to revoke"
     need_authority crl.pem
     for name in "${revoked[@]}"; do
         revoke "$name"
     done
     write_crl
-    echo "crl.pem: revokes ${revoked[*]}; give it to the daemon and reload it"
+    echo "crl.pem: ${revoked[*]+revokes ${revoked[*]}, }valid until $(crl_end); give it to the daemon and reload it"
 fi
 
 if ((${#names[@]})); then

@@ -4,23 +4,30 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from teleworkerd.certfiles import read_files
 from teleworkerd.cgroups.detect import detect
-from teleworkerd.config import Config, ConfigError, parse_address, show_size
-from teleworkerd.daemon.accounts import check_accounts
+from teleworkerd.config import Config
+from teleworkerd.daemon.accounts import check_accounts, doubts, find_server_account
 from teleworkerd.daemon.facts import DaemonFacts, DaemonState, describe_end
 from teleworkerd.daemon.listening import listen
 from teleworkerd.daemon.running import RunningKeeper, find_keeper
 from teleworkerd.keeper.descriptors import FEW, TOO_FEW, most_descriptors
+from teleworkerd.keeper.isolation import describe_isolation
 from teleworkerd.keeper.state_dir import check_owner
 from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.protocol.types import Role
 from teleworkerd.reserve import room_at
 from teleworkerd.server.tls import server_context
+from teleworkerd.server.trust import warnings
+from teleworkerd.settings import ConfigError, parse_address, show_size
 
 
+_CA_KEY: Final = "ca-key.pem"
 _PATIENCE: Final = 5.0  # seconds that a server may take to follow another
 _LOOK: Final = 0.1  # seconds
 _BETWEEN: Final = (DaemonState.STARTING, DaemonState.RESTARTING)
@@ -37,7 +44,11 @@ def check(config: Config) -> int:
         ("certificates", _check_certificates),
         ("state directory", _check_state_dir),
         ("cgroups", _check_cgroups),
+        ("server runs as", _check_server),
         ("jobs run as", _check_account),
+        ("access", _check_access),
+        ("isolation", describe_isolation),
+        ("audit log", _check_audit),
         ("open files", _check_open_files),
         ("metrics", _check_metrics),
         ("daemon", _check_daemon),
@@ -52,7 +63,29 @@ def check(config: Config) -> int:
             failures += 1
             _say(f"ERROR {name}: {error}")
 
+    for doubt in _doubts(config):
+        _say(f"WARN  {doubt}")
+
     return 1 if failures else 0
+
+
+def _doubts(config: Config) -> Iterator[str]:
+    """Yield what is possible, and unwise or of no use."""
+    with suppress(TeleworkerError):
+        check_accounts(config.jobs)
+        yield from doubts(find_server_account(config.daemon), config.jobs)
+
+    with suppress(TeleworkerError):
+        yield from warnings(read_files(config.certs), time.time())
+
+    if os.path.exists(config.certs / _CA_KEY):  # noqa: PTH110  never raises
+        yield (
+            f"{config.certs / _CA_KEY}: who has this key is everybody; move it and .ca/"
+            " to another machine"
+        )
+
+    if config.access.default is Role.ADMIN or "*" in config.access.admin:
+        yield "[access]: everybody is an admin"
 
 
 def _say(line: str) -> None:
@@ -104,7 +137,7 @@ def _is_running(config: Config) -> bool:
 
 
 def _check_certificates(config: Config) -> str:
-    server_context(config.certs)
+    server_context(read_files(config.certs))
     return str(config.certs)
 
 
@@ -179,7 +212,47 @@ def _check_account(config: Config) -> str:
         return "the daemon's own account (not root)"
 
     check_accounts(config.jobs)
-    return f"{config.jobs.user}, {len(config.jobs.users)} others by name"
+    named = (
+        f"{name} as {' or '.join(granted)}"
+        for name, granted in config.jobs.users.items()
+    )
+    return "; ".join((config.jobs.user, *named))
+
+
+def _check_access(config: Config) -> str:
+    lists = (
+        f"{role}: {' '.join(patterns)}"
+        for role in Role
+        if (patterns := config.access.patterns(role))
+    )
+    return "; ".join((*lists, f"all others: {config.access.default}"))
+
+
+def _check_server(config: Config) -> str:
+    account = find_server_account(config.daemon)
+
+    if account is None:
+        return "the daemon's own account (not root)"
+
+    return account.name
+
+
+def _check_audit(config: Config) -> str:
+    path = config.audit_file
+
+    if not path.exists():
+        if path.parent != config.state_dir and not os.access(path.parent, os.W_OK):
+            raise CheckFailed(f"{path} cannot be made in {path.parent}")
+
+        return f"{path} (will be made)"
+
+    try:
+        # As the keeper does: not to wait for who reads it, should it be a pipe.
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK))
+    except OSError as error:
+        raise CheckFailed(f"{path} cannot be written: {error.strerror}") from error
+
+    return str(path)
 
 
 def _check_daemon(config: Config) -> str | None:

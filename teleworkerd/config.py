@@ -1,195 +1,35 @@
-"""What the daemon can be told, by flag, environment and file, and the defaults."""
+"""The configuration as a whole: put together from flags, environment and file."""
 
-import ipaddress
+import json
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
-from teleworkerd.protocol.errors import RemoteProtocolError, TeleworkerError
-from teleworkerd.protocol.fields import reader
-from teleworkerd.protocol.messages import MAX_CHUNK
-from teleworkerd.protocol.types import AtMost, Between, Offset, OnFull
+from teleworkerd.protocol.errors import RemoteProtocolError
+from teleworkerd.protocol.fields import dump, reader
+from teleworkerd.protocol.framing import MAX_FRAME
+from teleworkerd.protocol.shape import MAX_VALUES
+from teleworkerd.protocol.types import Role
+from teleworkerd.settings import (
+    AccessConfig,
+    AuditConfig,
+    ClientsConfig,
+    ConfigError,
+    DaemonConfig,
+    JobsConfig,
+    MetricsConfig,
+    OutputConfig,
+    RetentionConfig,
+    ServerConfig,
+)
+from teleworkerd.trusted import check_trusted
 
 
 DEFAULT_FILE: Final = Path("/etc/teleworker/teleworkerd.toml")
 ENVIRONMENT: Final = "TELEWORKERD_"
-
-KIB: Final = 1 << 10
-MIB: Final = 1 << 20
-GIB: Final = 1 << 30
-
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-LOG_FORMATS: Final = ("text", "json")
-
-Seconds = Annotated[float, Between(0, 86_400)]
-Accounts = Annotated[Mapping[str, str], AtMost(10_000)]
-
-
-def show_size(count: int) -> str:
-    """Return *count* bytes in the largest unit that needs no fraction."""
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if count and count % unit == 0:
-            return f"{count // unit} {name}"
-
-    return "1 byte" if count == 1 else f"{count} bytes"
-
-
-class AtShutdown(StrEnum):
-    """What becomes of running jobs when the daemon is told to end."""
-
-    END = "end"
-    LEAVE = "leave"
-
-
-class ConfigError(TeleworkerError):
-    """A setting is wrong; the message says which, where and why."""
-
-
-class Address(NamedTuple):
-    """Where to listen."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class DaemonConfig:
-    """`[daemon]`: where the daemon lives."""
-
-    listen: str = "127.0.0.1:7443"
-    state_dir: str = "/var/lib/teleworker"
-    certs: str = "/etc/teleworker/certs"
-    log_level: str = "info"
-    log_format: str = "text"
-
-    def __post_init__(self) -> None:
-        parse_address(self.listen)
-        _check_choice("log_level", self.log_level, LOG_LEVELS)
-        _check_choice("log_format", self.log_format, LOG_FORMATS)
-
-
-@dataclass(frozen=True, slots=True)
-class JobsConfig:
-    """`[jobs]`: as whom jobs run and how they end.
-
-    `user` is the Unix account of jobs when the daemon runs as root, `users` maps
-    a certificate's CN to another one. `linger` is how long what a job left
-    behind may go on after its main process, `drain_timeout` how long its pipes
-    are read after that, `timeout_grace` and `shutdown_grace` the time between
-    SIGTERM and SIGKILL. `at_shutdown` says what becomes of jobs that run when the
-    daemon is told to end: they are ended, or go on, and so does their keeper.
-    """
-
-    user: str = "nobody"
-    users: Accounts = field(default_factory=dict)
-    linger: Seconds = 0.5
-    drain_timeout: Seconds = 5.0
-    timeout_grace: Seconds = 10.0
-    shutdown_grace: Seconds = 10.0
-    at_shutdown: AtShutdown = AtShutdown.END
-
-    def account(self, owner: str) -> str:
-        """Return the Unix account that runs the jobs of *owner*."""
-        return self.users.get(owner, self.user)
-
-
-@dataclass(frozen=True, slots=True)
-class OutputConfig:
-    """`[output]`: the memory that output may take, in bytes where not said.
-
-    `window` is kept of each followed stream, `queue_chunks` chunks of `chunk`
-    bytes wait for each reader, `send_buffer` bytes for each connection, in this
-    process and in the kernel each; `pipe` is the kernel's between job and keeper.
-
-    At most `job_limit` bytes are kept of one job that names no limit of its own,
-    `owner_limit` of all that one owner has, `total_limit` of everything; 0 means
-    no limit. `on_full` is what happens then to a job that does not say. No job is
-    started with less than `min_free` bytes free on the disk, or a twentieth of it
-    where that is less. What jobs write is brought to the disk every `sync_interval`
-    seconds, and before a job is called ended; 0 leaves that to the kernel.
-    """
-
-    window: Annotated[int, Between(0, 64 * MIB)] = MIB
-    chunk: Annotated[int, Between(KIB, MAX_CHUNK)] = MAX_CHUNK
-    queue_chunks: Annotated[int, Between(1, 1024)] = 4
-    send_buffer: Annotated[int, Between(16 * KIB, 16 * MIB)] = 256 * KIB
-    pipe: Annotated[int, Between(4 * KIB, 16 * MIB)] = MIB
-    job_limit: Offset = 16 * GIB
-    owner_limit: Offset = 64 * GIB
-    total_limit: Offset = 256 * GIB
-    on_full: OnFull = OnFull.BLOCK
-    min_free: Offset = GIB
-    sync_interval: Annotated[float, Between(0, 3600)] = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class RetentionConfig:
-    """`[retention]`: how long jobs that have ended are kept; 0 means for ever.
-
-    An owner's jobs go, oldest first, once they are older than `age` seconds,
-    more than `count`, or have more than `bytes` of output together. `interval`
-    is the time between two looks, in seconds. A job that is being read stays.
-    """
-
-    age: Annotated[float, Between(0, 100 * 366 * 86_400)] = 30 * 86_400.0
-    count: Annotated[int, Between(0, 1_000_000)] = 10_000
-    bytes: Offset = 32 * GIB
-    interval: Annotated[float, Between(1, 86_400)] = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """`[server]`: deadlines in seconds and counts of what clients may hold.
-
-    A server that does nothing at all for `watchdog` seconds is replaced.
-    """
-
-    handshake_timeout: Seconds = 10.0
-    hello_timeout: Seconds = 10.0
-    ping_interval: Seconds = 15.0
-    ping_timeout: Seconds = 45.0
-    close_timeout: Seconds = 5.0
-    watchdog: Annotated[float, Between(1, 3600)] = 30.0
-    half_open: Annotated[int, Between(1, 65_536)] = 512
-    connections: Annotated[int, Between(1, 65_536)] = 4096
-    backlog: Annotated[int, Between(1, 65_536)] = 1024
-
-    def __post_init__(self) -> None:
-        for name in (
-            "handshake_timeout",
-            "hello_timeout",
-            "ping_interval",
-            "ping_timeout",
-            "close_timeout",
-        ):
-            if getattr(self, name) == 0:
-                raise ConfigError(f"{name} must be more than 0 s")
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsConfig:
-    """`[metrics]`: where Prometheus may ask; empty is nowhere.
-
-    There is no TLS and no login: only an address of this machine is taken.
-    """
-
-    listen: str = ""
-
-    def __post_init__(self) -> None:
-        if self.listen and not _is_loopback(parse_address(self.listen).host):
-            raise ConfigError(
-                f"metrics listen address {self.listen} is not of this machine alone;"
-                " use 127.0.0.1:PORT or [::1]:PORT"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +41,9 @@ class Config:
     output: OutputConfig = field(default_factory=OutputConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    clients: ClientsConfig = field(default_factory=ClientsConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     @property
@@ -222,6 +65,11 @@ class Config:
     def reserve(self) -> Path:
         """The file that the keeper gives up for what must be written."""
         return self.state_dir / "reserve"
+
+    @property
+    def audit_file(self) -> Path:
+        """The file of the audit log."""
+        return self.state_dir / self.audit.file
 
     @property
     def certs(self) -> Path:
@@ -270,25 +118,27 @@ def parse(settings: Mapping[str, Any], *, source: str = "configuration") -> Conf
     _check_names(settings, Config, source)
 
     try:
-        return cast("Config", reader(cast("object", Config))(dict(settings), source))
+        read = reader(cast("object", Config))
+        config = cast("Config", read(_listed(settings), source))
     except RemoteProtocolError as error:
         raise ConfigError(str(error)) from None
 
+    _check_size(config, source)
+    return config
 
-def parse_address(text: str) -> Address:
-    """Return HOST:PORT, an IPv6 host in brackets; raises `ConfigError`."""
-    match = re.fullmatch(
-        r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^:\[\]\s]+))"
-        r":(?P<port>[0-9]{1,5})",
-        text,
-    )
 
-    if match is None or int(match["port"]) > 65_535:
+def _check_size(config: Config, source: str) -> None:
+    """Raise `ConfigError` unless the keeper can tell the server all of *config*."""
+    access = config.access
+    names = sum(1 + len(granted) for granted in config.jobs.users.values())
+    names += sum(len(access.patterns(role)) for role in Role)
+
+    # The other half of a frame is for what is told with it.
+    if names > MAX_VALUES // 2 or len(json.dumps(dump(config))) > MAX_FRAME // 2:
         raise ConfigError(
-            f"listen address {text!r} is not HOST:PORT, as in 127.0.0.1:7443"
+            f"{source}: {names} names, accounts and patterns are too many, or too long;"
+            f" the most is {MAX_VALUES // 2} in {MAX_FRAME // 2} bytes"
         )
-
-    return Address(match["v6"] or match["host"], int(match["port"]))
 
 
 def _named_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -299,6 +149,7 @@ def _named_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
 def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
+            check_trusted(path, os.fstat(file.fileno()))
             return tomllib.load(file)
     except FileNotFoundError:
         if not required:
@@ -311,6 +162,20 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration file {path} is not TOML: {error}") from error
+
+
+def _listed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *settings* with a list of accounts where a name stands for one."""
+    jobs = settings.get("jobs")
+
+    if not isinstance(jobs, Mapping) or not isinstance(jobs.get("users"), Mapping):
+        return dict(settings)
+
+    users = {
+        name: [granted] if isinstance(granted, str) else granted
+        for name, granted in jobs["users"].items()
+    }
+    return {**settings, "jobs": {**jobs, "users": users}}
 
 
 def _check_names(settings: Mapping[str, Any], cls: type, where: str) -> None:
@@ -326,15 +191,3 @@ def _check_names(settings: Mapping[str, Any], cls: type, where: str) -> None:
 
         if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, Mapping):
             _check_names(value, kind, f"{where}: [{name}]")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} {value!r} is none of {', '.join(choices)}")

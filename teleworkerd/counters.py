@@ -26,11 +26,23 @@ class Refusal(StrEnum):
     """Why a client did not get as far as a request."""
 
     CERTIFICATE = "certificate"  # none, or one that is not taken
+    REVOCATION_LIST = "crl"  # it may be good, but our revocation list is not
     TLS = "tls"  # no TLS at all, or none that we speak
     GONE = "gone"  # went away, or took too long
     IDENTITY = "identity"  # a name or a protocol that is not ours
+    ACCESS = "access"  # the name is not admitted
     CROWDED = "crowded"  # too many handshakes or connections
     SILENT = "silent"  # no hello came
+
+
+class Dismissal(StrEnum):
+    """Why the server ended the connection of a client that it had let in."""
+
+    PROTOCOL = "protocol"  # it broke the rules, or let a frame take too long
+    SILENT = "silent"  # no sign of life
+    IDLE = "idle"  # asked nothing for too long
+    EXPIRED = "expired"  # its certificate has
+    ACCESS = "access"  # it is not trusted or admitted any more
 
 
 class Histogram:
@@ -71,6 +83,10 @@ class Counters:
     refusals: dict[Refusal, int] = field(
         default_factory=lambda: dict.fromkeys(Refusal, 0)
     )
+    dismissals: dict[Dismissal, int] = field(
+        default_factory=lambda: dict.fromkeys(Dismissal, 0)
+    )
+    throttled: int = 0  # connections whose client was too fast to be read always
     loop_lag: Histogram = field(default_factory=lambda: Histogram(_LAG))
 
     async def launch(self, start: Callable[[], Awaitable[T]]) -> T:

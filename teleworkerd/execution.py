@@ -39,6 +39,15 @@ class LaunchLost(TeleworkerError):
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the name, the number of the certificate, the address."""
+
+    name: Word
+    serial: Word
+    peer: Word
+
+
+@dataclass(frozen=True, slots=True)
 class JobIdentity:
     """Which job it is, whose, and by which request it was made."""
 
@@ -119,8 +128,8 @@ class Postscript:
         """Return *record* with this."""
         return replace(
             record,
-            stdout_sha256=self.stdout_sha256 or record.stdout_sha256,
-            stderr_sha256=self.stderr_sha256 or record.stderr_sha256,
+            stdout_sha256=record.stdout_sha256 or self.stdout_sha256,
+            stderr_sha256=record.stderr_sha256 or self.stderr_sha256,
             stopped=self.stopped or record.stopped,
             failed_sync=self.failed_sync or record.failed_sync,
         )

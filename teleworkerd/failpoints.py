@@ -9,28 +9,43 @@ error like `ENOSPC` in it, that is what it meets.
 import errno
 import os
 import signal
-from pathlib import Path
 from typing import Final
 
 
 VARIABLE: Final = "TELEWORKERD_FAILPOINTS"
 
-_DIRECTORY: Final = os.environ.get(VARIABLE)
+
+def _open(directory: str | None) -> int | None:
+    # Now: the server may not go there any more once it has given up root.
+    if directory is None:
+        return None
+
+    try:
+        return os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+
+
+_DIRECTORY: Final = _open(os.environ.get(VARIABLE))
 
 
 def failpoint(name: str) -> None:
     """Come by the point *name*; raises `OSError` if a test wants that."""
     if _DIRECTORY is not None:
-        _meet(Path(_DIRECTORY) / name)
+        _meet(_DIRECTORY, name)
 
 
-def _meet(point: Path) -> None:
+def _meet(directory: int, name: str) -> None:
     try:
-        error = point.read_text().strip()
-        # Once only: the next process that comes by goes on.
-        point.unlink()
+        point = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     except FileNotFoundError:
         return
+
+    with os.fdopen(point, encoding="utf-8") as file:
+        error = file.read().strip()
+
+    # Once only: the next process that comes by goes on.
+    os.unlink(name, dir_fd=directory)
 
     if error:
         number = getattr(errno, error)

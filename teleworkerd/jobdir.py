@@ -25,6 +25,11 @@ def is_job_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether *name* names something in a directory, and nothing elsewhere."""
+    return "/" not in name and name not in {"", ".", ".."}
+
+
 def write_by_rename(path: Path, data: bytes) -> None:
     """Put *data* at *path*, so that a reader finds all of it or the old file.
 
@@ -94,8 +99,11 @@ class JobDirectory:
         return self.path / stream
 
     def create(self) -> None:
-        """Make the directory, for the daemon's eyes only."""
-        self.path.mkdir(mode=0o700)
+        """Make the directory, for the daemon's eyes only.
+
+        Its group is that of the directory of jobs: the server's, which only reads.
+        """
+        self.path.mkdir(mode=0o750)
 
     def remove(self) -> None:
         """Remove the directory of a job that never ran, as far as possible."""
@@ -108,7 +116,7 @@ class JobDirectory:
 
     def begin_launch(self) -> None:
         """Write that from now on the command may run; again is no harm."""
-        self.launch.touch(mode=0o600)
+        self.launch.touch(mode=0o640)
 
     def write_launched(self, launched: Launched) -> None:
         """Write that the command runs.
@@ -158,7 +166,7 @@ def _read(path: Path, kind: type) -> Any:
 
 
 def open_new(path: Path, flags: int = 0) -> int:
-    """Return a descriptor that writes the new file at *path*, mode 0600."""
+    """Return a descriptor that writes the new file at *path*, mode 0640."""
     return os.open(
-        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | flags, 0o600
+        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | flags, 0o640
     )

@@ -9,23 +9,20 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from teleworkerd import __version__
-from teleworkerd.config import (
-    LOG_FORMATS,
-    LOG_LEVELS,
-    Config,
-    ConfigError,
-    find_file,
-    load,
-)
+from teleworkerd.config import Config, find_file, load
 from teleworkerd.daemon import control, supervisor
 from teleworkerd.log import set_up
 from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.settings import LOG_FORMATS, LOG_LEVELS, ConfigError
 from teleworkerd.spare import lack_of
 
 
 log = logging.getLogger(__name__)
+
+_WITH_VALUE: Final = (["--config"], ["--state-dir"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if given[:1] == ["reload"]:
         return _reload(given[1:])
+
+    if given[-1:] == ["reload"] and given[-2:-1] not in _WITH_VALUE:
+        # As it is often typed: flags that both have come first.
+        return _reload(given[:-1])
 
     arguments = vars(_parser().parse_args(given))
     path, check = arguments.pop("config"), arguments.pop("check")
@@ -47,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if check:
             return _check(config)
 
-        os.umask(0o077)
+        # What root writes of jobs, the group of the server may read.
+        os.umask(0o027 if os.geteuid() == 0 else 0o077)
         faulthandler.register(signal.SIGQUIT)
         set_up(level=config.daemon.log_level, form=config.daemon.log_format)
         return _run(config, path, read)
@@ -107,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run Linux commands as jobs for clients with a certificate.",
         epilog="Each flag may also be given as TELEWORKERD_<NAME> in the environment"
         " or in the configuration file. 'teleworkerd reload' has one that runs read"
-        " its configuration again.",
+        " its configuration again; 'teleworkerd reload --help' has more.",
         allow_abbrev=False,
     )
     _add_place(parser)

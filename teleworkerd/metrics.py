@@ -48,6 +48,7 @@ class Sources:
     readings: Collection[tuple[Job, Reading]]
     state_dir: Path
     keeper_pid: int
+    keeper_open_files: Callable[[], int]
     keeper_started_at: int
     started_at: int
     restarts: int
@@ -65,11 +66,7 @@ class Metrics(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
-        ProcessCollector(
-            namespace="teleworker_keeper",
-            pid=lambda: sources.keeper_pid,
-            registry=self._registry,
-        )
+        self._registry.register(_KeeperProcess(sources))
 
     def text(self) -> bytes:
         """Return all metrics, in the format `CONTENT_TYPE`."""
@@ -207,6 +204,23 @@ class Metrics(Collector):
             refusals.add_metric([reason], count)
 
         yield refusals
+        dismissals = CounterMetricFamily(
+            "teleworker_dismissed_connections",
+            "Connections of clients that were let in and that the server ended, by"
+            " the reason.",
+            labels=["reason"],
+        )
+
+        for why, count in counters.dismissals.items():
+            dismissals.add_metric([why], count)
+
+        yield dismissals
+        yield CounterMetricFamily(
+            "teleworker_throttled_connections",
+            "Connections that were not read at times because their client sent too"
+            " many messages.",
+            counters.throttled,
+        )
 
     def _processes(self) -> Iterator[Metric]:
         sources = self._sources
@@ -229,6 +243,29 @@ class Metrics(Collector):
             "teleworker_loop_lag_seconds",
             "How late the server came to what it was to do at a given time.",
             sources.counters.loop_lag,
+        )
+
+
+class _KeeperProcess(Collector):
+    """The keeper as a process: what the kernel tells everybody, and what it says."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._name = "teleworker_keeper"
+        self._seen = ProcessCollector(
+            namespace=self._name, pid=lambda: sources.keeper_pid, registry=None
+        )
+
+    def describe(self) -> Iterator[Metric]:
+        """Return nothing, as `Metrics` does."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics that `ProcessCollector` has."""
+        name = f"{self._name}_process_open_fds"
+        yield from (each for each in self._seen.collect() if each.name != name)
+        yield GaugeMetricFamily(
+            name, "Number of open file descriptors.", self._sources.keeper_open_files()
         )
 
 

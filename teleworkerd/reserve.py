@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -40,6 +41,12 @@ class Reserve:
             return self._fill()
         except OSError:
             return False
+
+    def give_to(self, group: int) -> None:
+        """Let *group* fill it and give it up; a reserve that is not there stays so."""
+        with suppress(FileNotFoundError):
+            os.chown(self._path, -1, group)
+            self._path.chmod(0o660)
 
     def release(self) -> bool:
         """Give up a piece; return false when there is nothing left. Never raises."""

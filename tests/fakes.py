@@ -7,8 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from teleworkerd.config import Config, DaemonConfig, OutputConfig
-from teleworkerd.execution import ExitRecord, JobIdentity, Launched, Postscript
+from teleworkerd.config import Config
+from teleworkerd.execution import (
+    Caller,
+    ExitRecord,
+    JobIdentity,
+    Launched,
+    Postscript,
+)
 from teleworkerd.executors.base import ExecutionSink
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.output.gaps import read_gaps
@@ -21,6 +27,7 @@ from teleworkerd.protocol.types import (
     Stream,
     Usage,
 )
+from teleworkerd.settings import DaemonConfig, OutputConfig
 from teleworkerd.store import JobRecord
 from tests.output.written import Written
 
@@ -59,12 +66,14 @@ class FakeExecution:
         self.asked = asyncio.Event()
         self.calls: list[tuple[object, ...]] = []
 
-    def signal(self, number: int, *, tree: bool) -> None:
+    def signal(self, number: int, *, tree: bool, by: Caller | None = None) -> None:
         """Note the signal."""
         self.calls.append(("signal", number, tree))
         self.asked.set()
 
-    def stop(self, *, grace: float | None, reason: Reason) -> None:
+    def stop(
+        self, *, grace: float | None, reason: Reason, by: Caller | None = None
+    ) -> None:
         """Note the stop."""
         self.calls.append(("stop", grace, reason))
         self.asked.set()
@@ -99,7 +108,12 @@ class FakeExecutor:
         self._jobs_dir = jobs_dir
 
     async def start(
-        self, job: JobIdentity, spec: JobSpec, sink: ExecutionSink
+        self,
+        job: JobIdentity,
+        spec: JobSpec,
+        sink: ExecutionSink,
+        *,
+        by: Caller | None = None,
     ) -> FakeExecution:
         """Do as the attributes say."""
         self.started.append(job)
@@ -143,11 +157,14 @@ class FakeExecutor:
 
         return None
 
+    async def drained(self) -> None:
+        """Nothing waits here."""
+
     async def seal(self, job_id: str, postscript: Postscript) -> None:
         """Note what was found out."""
         self.sealed[job_id] = postscript
 
-    async def remove(self, job_id: str) -> None:
+    async def remove(self, job_id: str, *, by: Caller | None = None) -> None:
         """Do as the attributes say."""
         self.removed.append(job_id)
         self.asked.set()

@@ -7,20 +7,18 @@ from typing import Any
 import pytest
 
 from teleworkerd import config as config_module
-from teleworkerd.config import (
+from teleworkerd.config import Config, load, parse
+from teleworkerd.protocol.fields import dump
+from teleworkerd.protocol.types import OnFull, Role
+from teleworkerd.settings import (
     Address,
-    Config,
     ConfigError,
     DaemonConfig,
     OutputConfig,
     RetentionConfig,
-    load,
-    parse,
     parse_address,
     show_size,
 )
-from teleworkerd.protocol.fields import dump
-from teleworkerd.protocol.types import OnFull
 
 
 @pytest.fixture(autouse=True)
@@ -123,8 +121,8 @@ def test_default_file_is_read_when_it_is_there(no_default_file: Path) -> None:
     no_default_file.write_text("[jobs]\nuser = 'builder'\nusers = { alice = 'al' }\n")
     config = load(path=None, flags={}, environ={})
 
-    assert config.jobs.account("alice") == "al"
-    assert config.jobs.account("bob") == "builder"
+    assert config.jobs.accounts("alice") == ("al",)
+    assert config.jobs.accounts("bob") == ("builder",)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +136,7 @@ def test_default_file_is_read_when_it_is_there(no_default_file: Path) -> None:
         ("[jobs]\nlinger = nan\n", r"jobs\.linger: nan is not finite"),
         ("[jobs]\nlinger = -0.5\n", r"jobs\.linger: -0\.5 is not from 0 to 86400"),
         ("[server]\nping_interval = 0\n", r"ping_interval must be more than 0 s"),
-        ("[jobs.users]\nalice = 1\n", r"jobs\.users: text expected, int found"),
+        ("[jobs.users]\nalice = 1\n", r"jobs\.users: an array expected, int found"),
         ("[output]\nchunk = 1.5\n", r"output\.chunk: an integer expected, float"),
         ("[output]\nchunk = 1\n", r"output\.chunk: 1 is not from 1024 to 262144"),
         ("[output]\nqueue_chunks = 0\n", r"output\.queue_chunks: 0 is not from 1"),
@@ -262,3 +260,32 @@ def test_configuration_in_code_is_checked() -> None:
 def test_size(count: int, text: str) -> None:
     """Sizes are exact, in the largest unit that needs no fraction."""
     assert show_size(count) == text
+
+
+@pytest.mark.parametrize(("count", "length"), [(9000, 8), (6000, 64)])
+def test_too_much(count: int, length: int) -> None:
+    """What the keeper could not tell the server is refused at once."""
+    names = [f"{number:0{length}}" for number in range(count)]
+    settings = {
+        "access": {"deny": names, "viewer": names},
+        "jobs": {"users": {name: ["a", "b"] for name in names}},
+    }
+
+    with pytest.raises(ConfigError, match="are too many, or too long"):
+        parse(settings)
+
+
+def test_access() -> None:
+    """Roles and accounts are read as lists; one account may stand alone."""
+    config = parse(
+        {
+            "access": {"admin": ["ops-*"], "default": "viewer"},
+            "jobs": {"users": {"alice": "al", "bob": ["b", "build"]}},
+        }
+    )
+
+    assert config.access.role("ops-1") is Role.ADMIN
+    assert config.access.role("bob") is Role.VIEWER
+    assert config.jobs.accounts("alice") == ("al",)
+    assert config.jobs.accounts("bob") == ("b", "build")
+    assert config.jobs.accounts("carol") == ("nobody",)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from teleworkerd.certfiles import read_files
+from teleworkerd.server.material import check_material, read_material
+
 
 SCRIPT = Path(__file__).resolve().parent.parent / "gen_certs.sh"
 DEADLINE = 30.0  # seconds for one run, which takes a third of one
@@ -159,6 +162,15 @@ def test_both_directions_carry_bytes(certs: Path) -> None:
 
     assert client.read() == b"hello"
     assert server.read() == b"run"
+
+
+def test_daemon_takes_them(made: Path) -> None:
+    """The daemon finds nothing wrong with what was made, with a list or without."""
+    now = time.time()
+    check_material(read_material(read_files(made)), now)
+    make(made, "--renew-crl")
+
+    check_material(read_material(read_files(made)), now)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
@@ -360,6 +372,63 @@ def test_revocations_add_up(made: Path) -> None:
 
 
 @pytest.mark.slow
+def test_list_is_renewed(made: Path) -> None:
+    """--renew-crl writes the list anew: it revokes who was revoked, and ends later."""
+    make(made, "alice", "bob")
+    make(made, "--revoke", "alice")
+    shorten(made)
+    before = contents(made)
+    printed = make(made, "--renew-crl")
+
+    assert printed.startswith("crl.pem: valid until ")
+    assert list_end(made) > time.time() + 3600 * 86_400
+    assert {name for name, data in contents(made).items() if before[name] != data} == {
+        "crl.pem"
+    }
+    shake_hands(made, name="bob")
+    with pytest.raises(ssl.SSLCertVerificationError, match="certificate revoked"):
+        shake_hands(made, name="alice")
+
+
+def shorten(directory: Path) -> None:
+    """Have the list of *directory* end tomorrow."""
+    script = SCRIPT.read_text().replace("CRL_DAYS=3650", "CRL_DAYS=1")
+    shortened = directory.parent / "shortened.sh"
+    shortened.write_text(script)
+    subprocess.run(
+        ["bash", shortened, "--dir", directory, "--renew-crl"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=DEADLINE,
+    )
+    assert list_end(directory) < time.time() + 2 * 86_400
+
+
+def list_end(directory: Path) -> float:
+    """Return until when the list of *directory* is good."""
+    line = openssl("crl", "-in", directory / "crl.pem", "-noout", "-nextupdate")
+    return ssl.cert_time_to_seconds(line.strip().removeprefix("nextUpdate="))
+
+
+def test_empty_list(made: Path) -> None:
+    """Where there was no list, --renew-crl makes one that revokes nobody."""
+    make(made, "--renew-crl")
+
+    shake_hands(made)
+    text = openssl("crl", "-in", made / "crl.pem", "-noout", "-text")
+    assert "No Revoked Certificates" in text
+
+
+def test_list_without_an_authority(tmp_path: Path) -> None:
+    """--renew-crl in an empty directory is an error and makes nothing."""
+    result = gen_certs(tmp_path, "--renew-crl")
+
+    assert result.returncode == 1
+    assert "there is no certificate authority" in result.stderr
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.slow
 def test_revoking_covers_earlier_certificates(made: Path) -> None:
     """All of a user's certificates are revoked, the replaced ones as well."""
     make(made, "alice")
@@ -500,7 +569,7 @@ def test_help(tmp_path: Path) -> None:
     """--help explains every option, on stdout."""
     printed = make(tmp_path / "certs", "--help")
 
-    for option in ("--dir", "--host", "--days", "--revoke"):
+    for option in ("--dir", "--host", "--days", "--revoke", "--renew-crl"):
         assert option in printed
     assert not (tmp_path / "certs").exists()
 

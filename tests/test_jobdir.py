@@ -36,8 +36,8 @@ def test_is_private(directory: JobDirectory) -> None:
     """Directory and files are for the daemon's eyes only."""
     os.close(open_new(directory.spool(Stream.STDOUT)))
 
-    assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
-    assert stat.S_IMODE((directory.path / "stdout").stat().st_mode) == 0o600
+    assert stat.S_IMODE(directory.path.stat().st_mode) == 0o750
+    assert stat.S_IMODE((directory.path / "stdout").stat().st_mode) == 0o640
 
 
 def test_files_are_new(directory: JobDirectory) -> None:

@@ -42,6 +42,7 @@ async def sources(tmp_path: Path) -> AsyncIterator[Sources]:
         connections=lambda: 3,
         readings=set(),
         state_dir=tmp_path,
+        keeper_open_files=lambda: 7,
         keeper_pid=os.getpid(),
         keeper_started_at=1_500_000_000,
         started_at=2_500_000_000,
@@ -148,6 +149,7 @@ async def test_looked_at(sources: Sources) -> None:
     assert found["teleworker_state_dir_free_bytes",] > 0
     assert found["process_open_fds",] > 0
     assert found["teleworker_keeper_process_resident_memory_bytes",] > 0
+    assert found["teleworker_keeper_process_open_fds",] == 7
 
 
 async def test_what_cannot_be_told(sources: Sources) -> None:
@@ -156,7 +158,7 @@ async def test_what_cannot_be_told(sources: Sources) -> None:
     found = samples(broken)
 
     assert ("teleworker_state_dir_free_bytes",) not in found
-    assert ("teleworker_keeper_process_open_fds",) not in found
+    assert ("teleworker_keeper_process_resident_memory_bytes",) not in found
     assert ("teleworker_connections",) in found
 
 

@@ -82,6 +82,7 @@ def _metrics(path: Path) -> Iterator[tuple[str, str, list[str]]]:
         connections=int,
         readings=(),
         state_dir=path,
+        keeper_open_files=lambda: 7,
         keeper_pid=1,
         keeper_started_at=1,
         started_at=1,
@@ -139,4 +140,7 @@ def _value(text: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+
     return str(value) if isinstance(value, StrEnum) else value

@@ -36,10 +36,11 @@ if TYPE_CHECKING:
         RequestConflict,
         RequestError,
         TeleworkerError,
+        TooMany,
         Unavailable,
         UnsupportedVersion,
     )
-    from teleworkerd.protocol.messages import InfoResponse
+    from teleworkerd.protocol.responses import InfoResponse
     from teleworkerd.protocol.types import (
         Chunk,
         Gap,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         Limits,
         OnFull,
         Reason,
+        Role,
         Stream,
         StreamStatus,
         Usage,
@@ -57,11 +59,12 @@ if TYPE_CHECKING:
     from twctl.moments import Moment
     from twctl.profile import Profile, ProfileError
     from twctl.reading import OutputDropped, Reading
-    from twctl.tls import ConnectionRejected
+    from twctl.rejection import AccessWithdrawn, ConnectionRejected
     from twctl.verify import DigestMismatch
 
 
 __all__ = [
+    "AccessWithdrawn",
     "AmbiguousJob",
     "Cancelled",
     "Chunk",
@@ -98,9 +101,11 @@ __all__ = [
     "RemoteJob",
     "RequestConflict",
     "RequestError",
+    "Role",
     "Stream",
     "StreamStatus",
     "TeleworkerError",
+    "TooMany",
     "Unavailable",
     "UnsupportedVersion",
     "Usage",
@@ -113,9 +118,9 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
     "twctl.moments": ("Moment",),
     "twctl.profile": ("Profile", "ProfileError"),
     "twctl.reading": ("OutputDropped", "Reading"),
-    "twctl.tls": ("ConnectionRejected",),
+    "twctl.rejection": ("AccessWithdrawn", "ConnectionRejected"),
     "twctl.verify": ("DigestMismatch",),
-    "teleworkerd.protocol.messages": ("InfoResponse",),
+    "teleworkerd.protocol.responses": ("InfoResponse",),
     "teleworkerd.protocol.types": (
         "Chunk",
         "Gap",
@@ -125,6 +130,7 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "Limits",
         "OnFull",
         "Reason",
+        "Role",
         "Stream",
         "StreamStatus",
         "Usage",

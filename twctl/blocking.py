@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -15,16 +16,13 @@ from teleworkerd.protocol.errors import (
     RemoteProtocolError,
     RequestError,
     TeleworkerError,
+    TooMany,
     Unavailable,
 )
-from teleworkerd.protocol.messages import (
+from teleworkerd.protocol.messages import Message, Ping, Request, Response, RunRequest
+from teleworkerd.protocol.responses import (
     ErrorResponse,
     Goaway,
-    Message,
-    Ping,
-    Request,
-    Response,
-    RunRequest,
     RunResponse,
     ServerHello,
 )
@@ -36,13 +34,10 @@ from twctl.conduct import (
     PING_AFTER,
     prepare_socket,
 )
+from twctl.credentials import read_credentials
 from twctl.profile import Profile
-from twctl.tls import (
-    ConnectionRejected,
-    check_alpn,
-    client_context,
-    refusal,
-)
+from twctl.rejection import ConnectionRejected, asked_pause
+from twctl.tls import check_server, client_context, dismissal, refusal
 
 
 RESPONSE_TIMEOUT: Final = 60.0  # seconds; starting a job on a busy host takes a few
@@ -57,21 +52,31 @@ class BlockingSession:
     """A connection to the server; asks one thing at a time.
 
     Connects when it is made, and raises `ConnectionClosed` (`ConnectionRejected`
-    where trying again is useless), `Unavailable` or `ProfileError` if it cannot.
+    where trying again is useless), `Unavailable`, `TooMany` or `ProfileError` if it
+    cannot. *warn* is called with a sentence for each certificate of ours that ends
+    soon.
     """
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(
+        self, profile: Profile, *, warn: Callable[[str], None] | None = None
+    ) -> None:
         self._profile = profile
         self._connection = ClientConnection(agent=AGENT)
         self._arrived: deque[Message] = deque()
-        self._socket = _open(profile)
+        credentials = read_credentials(profile)
+        self._socket = _open(profile, client_context(credentials))
 
         try:
-            check_alpn(self._socket.selected_alpn_protocol(), profile)
+            alpn = self._socket.selected_alpn_protocol()
+            check_server(alpn, self._socket.getpeercert(binary_form=True), profile)
             self._greet()
         except BaseException:
             self._socket.close()
             raise
+
+        if warn is not None:
+            for warning in credentials.ending(time.time()):
+                warn(warning)
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +111,7 @@ class BlockingSession:
             self._flush()
             received = self._receive(timeout)
         except RequestError as error:  # about the whole connection
-            raise refusal(error, self._profile) from error
+            raise dismissal(error, self._profile.address) from error
         except (OSError, RemoteProtocolError) as error:
             raise ConnectionClosed(
                 f"{self._profile.address}: the connection was lost ({error})"
@@ -124,14 +129,18 @@ class BlockingSession:
                 )
 
     def _greet(self) -> None:
+        name = ""
+
         try:
-            hello = self._receive(HELLO_TIMEOUT)
+            # A server that names nobody is about to say why it refuses us.
+            while not name:
+                hello = self._receive(HELLO_TIMEOUT)
+                assert isinstance(hello, ServerHello)  # noqa: S101 - so it must be
+                name = hello.name
         except ConnectionClosed as error:
             raise refusal(error.__cause__, self._profile) from error
         except (OSError, TeleworkerError) as error:
             raise refusal(error, self._profile) from error
-
-        assert isinstance(hello, ServerHello)  # noqa: S101 - the connection sees to it
 
     def _receive(self, timeout: float | None) -> Message:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -181,10 +190,17 @@ class BlockingSession:
             self._socket.sendall(piece)
 
 
-def start(profile: Profile, request: RunRequest, *, again: bool = True) -> RunResponse:
+def start(
+    profile: Profile,
+    request: RunRequest,
+    *,
+    again: bool = True,
+    warn: Callable[[str], None] | None = None,
+) -> RunResponse:
     """Start a job; asks *again*, with the same request id, when the response is lost.
 
-    The first connection is not tried twice. Raises as `BlockingSession.ask`.
+    The first connection is not tried twice. *warn* is as with `BlockingSession`.
+    Raises as `BlockingSession.ask`.
     """
     deadline = time.monotonic() + RETRY_FOR
     pause = 0.05
@@ -192,19 +208,20 @@ def start(profile: Profile, request: RunRequest, *, again: bool = True) -> RunRe
 
     while True:
         try:
-            with BlockingSession(profile) as session:
+            with BlockingSession(profile, warn=None if asked else warn) as session:
                 asked = True
                 return session.ask(request, RunResponse)
         except ConnectionRejected:
             raise
-        except (ConnectionClosed, Unavailable) as error:
+        except (ConnectionClosed, Unavailable, TooMany) as error:
             is_lost = isinstance(error, ConnectionClosed) or pause > 0.05
             pause = min(LONGEST_PAUSE, pause * 2)
+            wait = (asked_pause(error) or 0) + pause * _jitter()
 
-            if not (again and asked and is_lost) or time.monotonic() + pause > deadline:
+            if not (again and asked and is_lost) or time.monotonic() + wait > deadline:
                 raise
 
-        time.sleep(pause * _jitter())
+        time.sleep(wait)
 
 
 def _jitter() -> float:
@@ -212,9 +229,7 @@ def _jitter() -> float:
     return 0.5 + os.urandom(1)[0] / 512
 
 
-def _open(profile: Profile) -> ssl.SSLSocket:
-    context = client_context(profile)
-
+def _open(profile: Profile, context: ssl.SSLContext) -> ssl.SSLSocket:
     try:
         sock = socket.create_connection(
             (profile.host, profile.port), timeout=CONNECT_TIMEOUT

@@ -129,7 +129,7 @@ def _call(arguments: list[str]) -> int:
     except typer.TyperException as error:
         return _explain_usage(error, call)
     except TeleworkerError as error:
-        print_error(str(error))
+        print_error(error)
         return of_error(error, is_run=call.verb == "run")
     except OSError:
         raise

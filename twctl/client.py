@@ -9,21 +9,23 @@ from typing import Final, Self
 
 from teleworkerd.protocol.messages import (
     MAX_PAGE,
-    DoneResponse,
     InfoRequest,
-    InfoResponse,
     InterleaveRequest,
     KillRequest,
     ListRequest,
-    ListResponse,
     OutputRequest,
     RemoveRequest,
     RunRequest,
-    RunResponse,
     StatusRequest,
-    StatusResponse,
     StopRequest,
     WaitRequest,
+)
+from teleworkerd.protocol.responses import (
+    DoneResponse,
+    InfoResponse,
+    ListResponse,
+    RunResponse,
+    StatusResponse,
 )
 from teleworkerd.protocol.types import (
     Chunk,
@@ -218,7 +220,8 @@ class Client:
     Later losses of the connection are mended: what waits goes on waiting, for
     *retry_for* seconds without a server (0: fails at once), or for as long as
     `TWCTL_RETRY_FOR` says, or for some minutes. *notice* is called with a
-    sentence for each outage.
+    sentence for each outage, *warn* with one for each certificate, of those in our
+    files, that ends soon.
     """
 
     def __init__(
@@ -227,8 +230,9 @@ class Client:
         *,
         retry_for: float | None = None,
         notice: Callable[[str], None] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
-        self._link = Link(profile, retry_for=retry_for, notice=notice)
+        self._link = Link(profile, retry_for=retry_for, notice=notice, warn=warn)
 
     async def __aenter__(self) -> Self:
         await self._link.open()
@@ -262,16 +266,19 @@ class Client:
         merge: bool = False,
         output_limit: int | None = None,
         on_full: OnFull | str | None = None,
+        user: str | None = None,
         request_id: str | None = None,
     ) -> RemoteJob:
         """Start a command, without a shell, and return its job.
 
         *mem* is in megabytes, *cpu* and *io* in percent, *timeout* in seconds,
         *output_limit* in bytes of both streams together. With *merge* stderr goes
-        into stdout.
+        into stdout. *user* is one of the server's accounts that `info` says are
+        granted, instead of the first of them.
         A lost connection never starts it twice; to be as safe across calls,
         give the same *request_id* again. Raises `LaunchFailed`,
-        `LimitRejected`, `NameTaken` and other `RequestError`.
+        `LimitRejected`, `NameTaken`, `PermissionDenied`, `TooMany` and other
+        `RequestError`.
         """
         spec = build_spec(
             argv,
@@ -286,6 +293,7 @@ class Client:
             merge=merge,
             output_limit=output_limit,
             on_full=on_full,
+            user=user,
         )
         return await self.start(spec, request_id=request_id)
 
@@ -310,15 +318,22 @@ class Client:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         limit: int | None = None,
+        owner: str | None = None,
     ) -> list[JobStatus]:
-        """Return the caller's jobs that fit, newest first, at most *limit*."""
+        """Return the caller's jobs that fit, newest first, at most *limit*.
+
+        Whose role lets them see others' may ask for those of another *owner*, or of
+        everybody (`*`); for who may not that is a `PermissionDenied`.
+        """
         wanted = tuple(map(JobState, states))
         found: list[JobStatus] = []
         before = None
 
         while limit is None or len(found) < limit:
             page = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(found))
-            request = ListRequest(0, wanted, name, dict(labels or {}), page, before)
+            request = ListRequest(
+                0, wanted, name, dict(labels or {}), page, before, owner
+            )
             response = await self._link.ask(request, ListResponse)
             found += response.jobs
 

@@ -39,6 +39,7 @@ OF_ERROR: Final[dict[ErrorCode, ExitCode]] = {
     ErrorCode.JOB_REMOVED: ExitCode.FAILED,
     ErrorCode.NO_SPACE: ExitCode.OURS,
     ErrorCode.UNAVAILABLE: ExitCode.OURS,
+    ErrorCode.TOO_MANY: ExitCode.OURS,
     ErrorCode.PERMISSION_DENIED: ExitCode.FAILED,
     ErrorCode.CANCELLED: ExitCode.OURS,
     ErrorCode.UNSUPPORTED_VERSION: ExitCode.OURS,
@@ -90,7 +91,12 @@ def of_launch(stage: LaunchStage, number: int) -> int:
             return ExitCode.NOT_FOUND
         case LaunchStage.EXEC | LaunchStage.WORKDIR | LaunchStage.USER:
             return ExitCode.NOT_EXECUTABLE
-        case LaunchStage.SPOOL | LaunchStage.CGROUP | LaunchStage.FORK:
+        case (
+            LaunchStage.SPOOL
+            | LaunchStage.CGROUP
+            | LaunchStage.FORK
+            | LaunchStage.ISOLATION
+        ):
             return ours()
 
 

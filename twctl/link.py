@@ -11,6 +11,7 @@ from teleworkerd.protocol.errors import (
     Cancelled,
     ConnectionClosed,
     RequestError,
+    TooMany,
     Unavailable,
 )
 from teleworkerd.protocol.messages import (
@@ -22,13 +23,15 @@ from teleworkerd.protocol.messages import (
     WaitRequest,
 )
 from teleworkerd.protocol.types import Chunk, Gap, JobStatus
+from twctl.credentials import read_credentials
 from twctl.opening import open_session
 from twctl.outage import STABLE_AFTER, Outage, Patience, patience
 from twctl.place import Place
 from twctl.profile import Profile
+from twctl.rejection import AccessWithdrawn, ConnectionRejected, asked_pause
 from twctl.session import Session
 from twctl.subscription import FIRST_WINDOW, WINDOW, Opened, OutputQuery
-from twctl.tls import HANGING_UP, ConnectionRejected, client_context
+from twctl.tls import HANGING_UP, client_context
 
 
 FIRST_TRY: Final = 2.0  # seconds; somebody waits to be told of a wrong port
@@ -50,7 +53,8 @@ class Link:
 
     *retry_for* bounds an outage, as in `patience`. *notice* is called once for
     each, with a sentence. A link that is lost again and again is one outage, and
-    is used as long as anything gets through.
+    is used as long as anything gets through. *warn* is called, once there is a
+    session, with a sentence for each certificate of ours that ends soon.
     """
 
     def __init__(
@@ -59,10 +63,12 @@ class Link:
         *,
         retry_for: float | None = None,
         notice: Callable[[str], None] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.profile = profile
         self._patience = patience(retry_for)
         self._notice = notice
+        self._warn = warn
         self._context: ssl.SSLContext | None = None
         self._session: Session | None = None
         self._recovery: asyncio.Task[None] | None = None
@@ -85,7 +91,8 @@ class Link:
         "Transport", has it, for a short time.
         """
         loop = asyncio.get_running_loop()
-        context = client_context(self.profile)
+        credentials = read_credentials(self.profile)
+        context = client_context(credentials)
         outage = Outage(Patience(min(self._patience.silent, FIRST_TRY)))
         outage.lost(loop.time())
 
@@ -101,7 +108,11 @@ class Link:
                 await asyncio.sleep(pause)
             else:
                 self._context = context
-                return
+                break
+
+        if self._warn is not None:
+            for warning in credentials.ending(time.time()):
+                self._warn(warning)
 
     async def close(self) -> None:
         """End the session; whatever waits on it fails."""
@@ -136,8 +147,11 @@ class Link:
                     self._heard()  # silence is what a wait hears
 
                 await self._recover(session, error, request)
-            except (Unavailable, Cancelled) as error:
-                if not self._is_unsure and not isinstance(request, WaitRequest):
+            except (Unavailable, TooMany, Cancelled) as error:
+                # A wait is cancelled by a server that ends; the next one takes it.
+                goes_on = isinstance(request, WaitRequest)
+
+                if not self._is_unsure and (isinstance(error, TooMany) or not goes_on):
                     raise
 
                 await self._recover(session, error, request)
@@ -174,7 +188,7 @@ class Link:
                     raise
                 except ConnectionClosed as lost:
                     error = lost
-                except Unavailable as refused:
+                except (Unavailable, TooMany) as refused:
                     if not self._is_unsure:
                         raise
 
@@ -233,7 +247,12 @@ class Link:
             if not self._session.is_closed:
                 return self._session
 
-            await self._recover(self._session, self._session.lost(), request)
+            error = self._session.lost()
+
+            if isinstance(error, AccessWithdrawn):
+                raise error
+
+            await self._recover(self._session, error, request)
 
         raise ConnectionClosed("the client is not connected; use 'async with'")
 
@@ -287,7 +306,13 @@ class Link:
         """Put another session in place of the lost one."""
         loop = asyncio.get_running_loop()
 
-        while (pause := outage.next_pause(loop.time())) is not None:
+        while True:
+            asked = asked_pause(error) or 0
+            pause = outage.next_pause(loop.time(), at_least=asked)
+
+            if pause is None:
+                break
+
             await asyncio.sleep(pause)
             latest = max(outage.deadline, loop.time() + LAST_TRY)
 
@@ -296,7 +321,7 @@ class Link:
                     self._session = await open_session(self.profile, context)
             except ConnectionRejected:
                 raise
-            except (ConnectionClosed, Unavailable) as again:
+            except (ConnectionClosed, Unavailable, TooMany) as again:
                 error = again
                 refused = isinstance(error.__cause__, ConnectionRefusedError)
                 outage.failed(loop.time(), refused=refused)

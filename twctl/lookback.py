@@ -4,11 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from teleworkerd.protocol.messages import (
-    InterleaveRequest,
-    InterleaveResponse,
-    OutputRequest,
-)
+from teleworkerd.protocol.messages import InterleaveRequest, OutputRequest
+from teleworkerd.protocol.responses import InterleaveResponse
 from teleworkerd.protocol.types import Chunk, Gap, Stream
 from twctl.client import RemoteJob
 from twctl.cutting import Cut, part

@@ -8,7 +8,7 @@ from teleworkerd.protocol.errors import ConnectionClosed
 from twctl.conduct import CONNECT_TIMEOUT, HELLO_TIMEOUT, prepare_socket
 from twctl.profile import Profile
 from twctl.session import CLOSE_TIMEOUT, Session
-from twctl.tls import check_alpn, refusal
+from twctl.tls import check_server, refusal
 
 
 async def open_session(profile: Profile, context: ssl.SSLContext) -> Session:
@@ -29,6 +29,8 @@ async def open_session(profile: Profile, context: ssl.SSLContext) -> Session:
             ssl_handshake_timeout=CONNECT_TIMEOUT,
             ssl_shutdown_timeout=CLOSE_TIMEOUT,
         )
+    except ssl.SSLCertVerificationError as error:
+        raise await asyncio.to_thread(refusal, error, profile) from error
     except OSError as error:
         raise refusal(error, profile) from error
 
@@ -42,7 +44,7 @@ async def open_session(profile: Profile, context: ssl.SSLContext) -> Session:
 
 
 async def _greet(session: Session, profile: Profile) -> None:
-    check_alpn(session.alpn, profile)
+    check_server(session.alpn, session.certificate, profile)
 
     try:
         async with asyncio.timeout(HELLO_TIMEOUT):

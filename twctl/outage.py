@@ -116,11 +116,12 @@ class Outage:
         """Return for how many seconds there has been no sign of the server."""
         return now - (now if self._since is None else self._since)
 
-    def next_pause(self, now: float) -> float | None:
+    def next_pause(self, now: float, *, at_least: float = 0.0) -> float | None:
         """Return for how long to wait until the next attempt; None is give up.
 
-        The last attempt is at the deadline. There is chance in it, so that
-        clients that were cut off together do not come back together.
+        The last attempt is at the deadline, though the server wants to be left alone
+        for *at_least* so long. There is chance in it, so that clients that were cut
+        off together do not come back together.
         """
         if now >= self.deadline:
             return None
@@ -128,4 +129,4 @@ class Outage:
         ceiling = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._attempts, 16))
         pause = ceiling * random.uniform(0.5, 1)  # noqa: S311 - no secret
         self._attempts += 1
-        return min(pause, self.deadline - now)
+        return min(at_least + pause, self.deadline - now)

@@ -2,12 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from teleworkerd.protocol.messages import (
-    InterleaveRequest,
-    InterleaveResponse,
-    OutputRequest,
-    OutputResponse,
-)
+from teleworkerd.protocol.messages import InterleaveRequest, OutputRequest
+from teleworkerd.protocol.responses import InterleaveResponse, OutputResponse
 from teleworkerd.protocol.types import Chunk, Gap, Stream
 from twctl.subscription import Opened, OutputQuery
 

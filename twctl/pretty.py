@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from teleworkerd.protocol.messages import VERSION, InfoResponse
+from teleworkerd.protocol.messages import VERSION
+from teleworkerd.protocol.responses import InfoResponse
 from teleworkerd.protocol.types import JobState, JobStatus, Limits, StreamStatus
 from twctl.exit_codes import of_status
 from twctl.render import SECOND, decode, escape, moment
@@ -63,6 +64,8 @@ def info_text(info: InfoResponse) -> str:
             ("version", info.version),
             ("protocol", str(VERSION)),
             ("you are", info.name),
+            ("role", str(info.role)),
+            ("jobs run as", " or ".join(info.accounts)),
             ("started", moment(info.started_at)),
             ("keeper", _keeper(info)),
             ("cgroups", info.cgroups),
@@ -74,15 +77,18 @@ def info_text(info: InfoResponse) -> str:
     )
 
 
-def list_text(jobs: Iterable[JobStatus], *, now: int) -> str:
+def list_text(jobs: Iterable[JobStatus], *, now: int, with_owners: bool = False) -> str:
     """Return a table of jobs; ages count up to *now*, in ns since the epoch."""
-    rows = [("ID", "NAME", "STATE", "EXIT", "AGE", "COMMAND")]
+    rows: list[tuple[str, ...]] = [
+        ("ID", "OWNER", "NAME", "STATE", "EXIT", "AGE", "COMMAND")
+    ]
 
     for job in jobs:
         code = of_status(job) if job.error is not None else job.exit_code
         rows.append(
             (
-                job.id[:SHORT_ID],
+                escape(job.id[:SHORT_ID]),
+                escape(job.owner),
                 escape(job.name or "-"),
                 str(job.state),
                 "-" if code is None else str(code),
@@ -90,6 +96,9 @@ def list_text(jobs: Iterable[JobStatus], *, now: int) -> str:
                 _shorten(command_line(job)),
             )
         )
+
+    if not with_owners:
+        rows = [(id_, *rest) for id_, _, *rest in rows]
 
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

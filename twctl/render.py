@@ -5,12 +5,28 @@ import time
 from enum import StrEnum
 from typing import Final
 
-from teleworkerd.protocol.messages import VERSION, InfoResponse
+from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.protocol.messages import VERSION
+from teleworkerd.protocol.responses import InfoResponse
 from teleworkerd.protocol.types import JobStatus, StreamStatus
+from twctl.rejection import asked_pause
 
 
 SCHEMA: Final = 1
 SECOND: Final = 10**9  # nanoseconds
+
+# What Unicode calls printable, and yet nobody sees.
+_UNSEEN: Final = frozenset(
+    map(
+        chr,
+        (
+            *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+            *range(0x180B, 0x1810),
+            *range(0xFE00, 0xFE10),
+            *range(0xE0100, 0xE01F0),
+        ),
+    )
+)
 
 
 class OutputForm(StrEnum):
@@ -40,11 +56,18 @@ def decode(data: bytes) -> str:
 
 
 def escape(text: str) -> str:
-    """Return *text* with all that a terminal might act upon made visible."""
+    """Return *text* with all that a terminal might act upon made visible.
+
+    So is what a reader would not see, and the ends of lines. What is escaped stays
+    as it is when it is escaped once more.
+    """
     if text.isascii() and text.isprintable():
         return text
 
-    return "".join(char if char.isprintable() else _visible(char) for char in text)
+    return "".join(
+        char if char.isprintable() and char not in _UNSEEN else _visible(char)
+        for char in text
+    )
 
 
 def status_object(status: JobStatus) -> dict[str, object]:
@@ -112,24 +135,40 @@ def info_object(info: InfoResponse) -> dict[str, object]:
         "jobs": dict(info.jobs),
         "connections": info.connections,
         "load": list(info.load),
+        "role": str(info.role),
+        "accounts": list(info.accounts),
     }
 
 
-def print_json(value: object) -> None:
-    """Print *value* on one line of pure ASCII, surrogates escaped."""
+def to_json(value: object) -> str:
+    """Return *value* as JSON on one line of printable ASCII, all else escaped."""
     import json  # noqa: PLC0415 - most calls print none
 
-    print_line(json.dumps(value))
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def print_json(value: object) -> None:
+    """Print *value* as JSON."""
+    print_line(to_json(value))
+
+
+def print_text(text: str) -> None:
+    """Print *text*, which may have several lines."""
+    for line in text.split("\n"):
+        print_line(line)
 
 
 def print_line(text: str) -> None:
-    """Print *text*; raises `BrokenPipeError` too when there is no stdout at all."""
+    """Print *text* as one line, whatever is in it.
+
+    Raises `BrokenPipeError` too when there is no stdout at all.
+    """
     stdout: object = sys.stdout
 
     if stdout is None:
         raise BrokenPipeError
 
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{escape(text)}\n")
 
 
 def print_notice(text: str) -> None:
@@ -146,9 +185,26 @@ def print_notice(text: str) -> None:
         return
 
 
-def print_error(text: str) -> None:
+def print_warning(text: str) -> None:
+    """Print what somebody should see to, though nothing has failed yet."""
+    print_notice(f"warning: {text}")
+
+
+def print_error(error: TeleworkerError | str) -> None:
     """Print our own failure, in the form that scripts look for."""
-    print_notice(f"error: {text}")
+    text = str(error)
+    when = "" if isinstance(error, str) else _when_again(error)
+    print_notice(f"error: {text}{when}")
+
+
+def _when_again(error: TeleworkerError) -> str:
+    """Return, as the rest of a sentence, when to try again, if the server says so."""
+    seconds = asked_pause(error)
+
+    if seconds is None or "again" in str(error):  # then it is said in words
+        return ""
+
+    return f"; try again in {max(1, seconds)} s"
 
 
 def _visible(char: str) -> str:

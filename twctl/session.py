@@ -12,32 +12,36 @@ from teleworkerd.protocol.connection import ClientConnection
 from teleworkerd.protocol.errors import (
     ConnectionClosed,
     LocalProtocolError,
+    PermissionDenied,
     RemoteProtocolError,
     RequestError,
     TeleworkerError,
+    TooMany,
     Unavailable,
 )
 from teleworkerd.protocol.messages import (
     Cancel,
     Credit,
-    ErrorResponse,
-    Goaway,
-    InterleaveEnd,
-    InterleaveResponse,
     Message,
-    OutputChunk,
-    OutputEnd,
-    OutputGap,
-    OutputResponse,
     Ping,
     Request,
     Response,
     RunRequest,
+)
+from teleworkerd.protocol.responses import (
+    ErrorResponse,
+    Goaway,
+    InterleaveEnd,
+    InterleaveResponse,
+    OutputChunk,
+    OutputEnd,
+    OutputGap,
+    OutputResponse,
     ServerHello,
 )
 from twctl.conduct import AGENT, LOST_AFTER, PING_AFTER, is_gone
+from twctl.rejection import AccessWithdrawn, ConnectionRejected
 from twctl.subscription import OutputQuery, Subscription
-from twctl.tls import ConnectionRejected
 
 
 CLOSE_TIMEOUT: Final = 1.0  # seconds; nothing is lost when the peer stays silent
@@ -73,6 +77,7 @@ class Session(asyncio.BufferedProtocol):
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self.greeted: asyncio.Future[ServerHello] = self._loop.create_future()
         self.alpn: str | None = None
+        self.certificate: bytes | None = None  # the server's
         # What the server's clock shows, less ours that cannot be set.
         self._clock = time.time_ns() - time.monotonic_ns()
 
@@ -151,9 +156,14 @@ class Session(asyncio.BufferedProtocol):
     def lost(self) -> ConnectionClosed:
         """Return why nothing can be asked any more, as a new error."""
         error = self._error
-        cls = ConnectionRejected if _is_final(error) else ConnectionClosed
         why = error or "the server closed it"
-        closed = cls(f"{self._address}: the connection was lost ({why})")
+
+        if isinstance(error, PermissionDenied):
+            closed: ConnectionClosed = AccessWithdrawn(f"{self._address}: {why}")
+        else:
+            cls = ConnectionRejected if _is_final(error) else ConnectionClosed
+            closed = cls(f"{self._address}: the connection was lost ({why})")
+
         closed.__cause__ = error
         return closed
 
@@ -179,7 +189,11 @@ class Session(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is its own
         tls = transport.get_extra_info("ssl_object")
-        self.alpn = tls.selected_alpn_protocol() if tls else None
+
+        if tls is not None:
+            self.alpn = tls.selected_alpn_protocol()
+            self.certificate = tls.getpeercert(binary_form=True)
+
         self._writable.set()
         self._timer = self._loop.call_later(PING_AFTER, self._check_alive)
 
@@ -231,18 +245,24 @@ class Session(asyncio.BufferedProtocol):
             case Response(number):
                 _settle(self._responses[number], message)
                 self._release(number)
-            case ServerHello(limits=limits, time=server_time):
-                if server_time is not None:
-                    self._clock = server_time - time.monotonic_ns()
-
-                for _ in range(limits.max_requests - 1):
-                    self._slots.release()
-
-                self.greeted.set_result(message)
+            case ServerHello():
+                self._greet(message)
             case Goaway(text):
                 self._fail(ConnectionClosed(text))
             case _:
                 pass
+
+    def _greet(self, hello: ServerHello) -> None:
+        if not hello.name:  # a server that names nobody is about to say why
+            return
+
+        if hello.time is not None:
+            self._clock = hello.time - time.monotonic_ns()
+
+        for _ in range(hello.limits.max_requests - 1):
+            self._slots.release()
+
+        self.greeted.set_result(hello)
 
     def _refuse(self, number: int, error: TeleworkerError) -> None:
         future = self._responses.get(number)
@@ -335,7 +355,7 @@ class Session(asyncio.BufferedProtocol):
 
 def _is_final(error: BaseException | None) -> bool:
     if isinstance(error, RequestError):
-        return not isinstance(error, Unavailable)
+        return not isinstance(error, Unavailable | TooMany)
 
     return isinstance(error, RemoteProtocolError)
 

@@ -24,6 +24,7 @@ def build_spec(  # noqa: PLR0913 - one parameter for each thing a job can be giv
     merge: bool = False,
     output_limit: int | None = None,
     on_full: OnFull | str | None = None,
+    user: str | None = None,
 ) -> JobSpec:
     """Return the spec; text becomes bytes as the file system has it.
 
@@ -49,4 +50,5 @@ def build_spec(  # noqa: PLR0913 - one parameter for each thing a job can be giv
         merge=merge,
         output_limit=output_limit,
         on_full=None if on_full is None else OnFull(on_full),
+        user=user,
     )

@@ -5,16 +5,14 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from teleworkerd.protocol.errors import RemoteProtocolError, TeleworkerError
-from teleworkerd.protocol.messages import (
+from teleworkerd.protocol.messages import InterleaveRequest, OutputRequest, Response
+from teleworkerd.protocol.responses import (
     InterleaveEnd,
-    InterleaveRequest,
     InterleaveResponse,
     OutputChunk,
     OutputEnd,
     OutputGap,
-    OutputRequest,
     OutputResponse,
-    Response,
 )
 from teleworkerd.protocol.types import Chunk, Gap, Stream
 

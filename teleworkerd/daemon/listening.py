@@ -6,7 +6,7 @@ import stat
 from collections.abc import MutableMapping, Sequence
 from typing import Final
 
-from teleworkerd.config import Address, ConfigError
+from teleworkerd.settings import Address, ConfigError
 
 
 _FIRST: Final = 3  # the descriptor that a service manager's begin with

@@ -5,15 +5,18 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from teleworkerd.config import Config, ConfigError
+from teleworkerd.config import Config
 from teleworkerd.daemon.accounts import check_accounts
 from teleworkerd.daemon.facts import DaemonState
 from teleworkerd.daemon.notify import READY, notify, reloading, status
 from teleworkerd.daemon.report import Report
 from teleworkerd.daemon.servers import Servers
+from teleworkerd.keeper.audit import OK
+from teleworkerd.keeper.isolation import describe_isolation
 from teleworkerd.keeper.keeper import Keeper
 from teleworkerd.keeper.messages import Reload, Reloaded
 from teleworkerd.log import set_up
+from teleworkerd.settings import ConfigError
 
 
 log = logging.getLogger(__name__)
@@ -77,6 +80,9 @@ class Reloading:
             self._notify(*reloading(), text="reading the configuration again")
             self._unused = None
             error = await self._reload()
+            self._keeper.audit.write(
+                "reload", "refused" if error else OK, message=error
+            )
             self._report.note(
                 reloads_done=number, reload_error=error, reload_unused=self._unused
             )
@@ -116,6 +122,11 @@ class Reloading:
     async def _use(self, config: Config) -> None:
         """Use *config* everywhere; raises `Refused` or `ConfigError`."""
         check_accounts(config.jobs)
+
+        if config.jobs != self._keeper.config.jobs:
+            # It forks, to try it.
+            describe_isolation(self._fixed(config))
+
         await self._agree(config)
         self._warn(config)
         self._keeper.configure(self._fixed(config))
@@ -128,6 +139,7 @@ class Reloading:
 
         answer = self._answer = asyncio.get_running_loop().create_future()
         gone = asyncio.create_task(self._keeper.disconnected.wait())
+        self._servers.give_files(config)
         self._keeper.ask(Reload(self._fixed(config)))
 
         try:
@@ -146,7 +158,12 @@ class Reloading:
         here = self._keeper.config.daemon
         return replace(
             config,
-            daemon=replace(config.daemon, listen=here.listen, state_dir=here.state_dir),
+            daemon=replace(
+                config.daemon,
+                listen=here.listen,
+                state_dir=here.state_dir,
+                user=here.user,
+            ),
         )
 
     def _warn(self, config: Config) -> None:
@@ -164,9 +181,10 @@ class Reloading:
         for name, new, old in (
             ("listen", config.daemon.listen, here.listen),
             ("state_dir", config.daemon.state_dir, here.state_dir),
+            ("user", config.daemon.user, here.user),
         ):
             if new != old:
-                yield f"{name} stays {old}: {new} needs a restart"
+                yield f"{name} stays {old or 'as it was'}: {new} needs a restart"
 
         if config.metrics.listen != self._find_metrics():
             yield (

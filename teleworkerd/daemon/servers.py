@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from teleworkerd import __version__
+from teleworkerd import __version__, handover
+from teleworkerd.config import Config
 from teleworkerd.daemon.backoff import Backoff
 from teleworkerd.daemon.facts import DaemonState, describe_end, timestamp
 from teleworkerd.daemon.listening import Listeners
 from teleworkerd.daemon.notify import READY
 from teleworkerd.daemon.report import Report
 from teleworkerd.daemon.watchdog import Watchdog
+from teleworkerd.keeper.descriptors import open_descriptors
 from teleworkerd.keeper.keeper import Keeper
 from teleworkerd.keeper.messages import Alive, Leave, Probe, Shutdown
 from teleworkerd.keeper.spawn import spawn
@@ -97,6 +99,7 @@ class Servers:
         self._told = asyncio.Event()  # what is wanted: it ends a pause
         self._phase = Phase.NONE
         self._process: asyncio.subprocess.Process | None = None
+        self._files: socket.socket | None = None  # by which it gets the certificates
         self._ready_at: float | None = None
         self._was_ready = False  # any, ever
         self._watchdog: Watchdog | None = None
@@ -137,6 +140,14 @@ class Servers:
             # One that is only made is told as soon as it can be.
             if self._phase is not Phase.MADE:
                 self._order()
+
+    def give_files(self, config: Config) -> None:
+        """Give the server the certificate files of *config*; it is told of them later.
+
+        It may not open them itself.
+        """
+        if self._files is not None:
+            handover.give(self._files, config.certs)
 
     def kill(self) -> None:
         """End the server by force, also one that is only about to be made."""
@@ -196,38 +207,56 @@ class Servers:
     async def _start_one(self) -> _End:
         self._listeners.resume(self._keeper.config.server.backlog)
         ours, theirs = socket.socketpair()
-        listening = [sock.fileno() for sock in self._listeners.sockets]
+        giving, taking = handover.pair()
+        descriptors = (
+            theirs.fileno(),
+            taking.fileno(),
+            *(sock.fileno() for sock in self._listeners.sockets),
+        )
 
-        with theirs, self._keeper.launching(), contextlib.ExitStack() as stack:
+        with (
+            theirs,
+            taking,
+            self._keeper.orphans.launching(),
+            contextlib.ExitStack() as stack,
+        ):
             stack.callback(ours.close)
+            stack.callback(giving.close)
             process = await spawn(
                 "teleworkerd.server",
                 # The program may have been replaced since it was read for us.
                 __version__,
-                *map(str, (theirs.fileno(), *listening)),
-                descriptors=(theirs.fileno(), *listening),
+                *map(str, descriptors),
+                descriptors=descriptors,
                 own_session=True,
+                directory=self._keeper.config.state_dir,
             )
-            self._keeper.keep_child(process.pid)
+            self._keeper.orphans.keep(process.pid)
             stack.pop_all()
 
         try:
-            return await self._attend(process, ours)
+            return await self._attend(process, ours, giving)
         except Exception:
             # Nobody would tell it anything any more.
             _kill(process)
             await process.wait()
             raise
         finally:
+            self._files = None
+            giving.close()
             self._process = None
-            self._keeper.forget_child(process.pid)
+            self._keeper.orphans.forget(process.pid)
             self._directory.forget_server()
             self._report.note(server_pid=None, last_exit_status=process.returncode)
 
     async def _attend(
-        self, process: asyncio.subprocess.Process, channel: socket.socket
+        self,
+        process: asyncio.subprocess.Process,
+        channel: socket.socket,
+        files: socket.socket,
     ) -> _End:
         self._process = process
+        self._files = files
         self._ready_at = None
         self._set_timer()
         self._directory.write_pid("server", process.pid)
@@ -236,12 +265,15 @@ class Servers:
             server_started_at=timestamp(),
             restarts=self._keeper.servers,
         )
+        self.give_files(self._keeper.config)
         await self._keeper.connect(channel)
         self._connected()
         serving = asyncio.create_task(self._serve())
         watching = asyncio.create_task(self._watch())
+        outliving = asyncio.create_task(self._end_without_channel())
+        tasks = (serving, watching, outliving)
 
-        for task in (serving, watching):
+        for task in tasks:
             task.add_done_callback(self._done)
 
         try:
@@ -249,8 +281,8 @@ class Servers:
             # What it said last still counts.
             await self._keeper.disconnected.wait()
         finally:
-            serving.cancel()
-            watching.cancel()
+            for task in tasks:
+                task.cancel()
 
         return _End(status, self._served())
 
@@ -282,7 +314,7 @@ class Servers:
 
         while not watchdog.is_over:
             if number := watchdog.tick(time.monotonic()):
-                self._keeper.ask(Probe(number))
+                self._keeper.ask(Probe(number, open_descriptors()))
 
             await asyncio.sleep(watchdog.interval)
 
@@ -294,6 +326,13 @@ class Servers:
         if self._phase is not Phase.LEAVING:
             log.error("the server has answered nothing for %g s: replaced", limit)
             self._kill()
+
+    async def _end_without_channel(self) -> None:
+        """End a server that goes on after it has lost us, or was cut off."""
+        await self._keeper.disconnected.wait()
+
+        if self._deadline is None:
+            self._give(GOODBYE)
 
     def _patience(self) -> float:
         """For how long it may be silent: at first it reads what there is of jobs."""

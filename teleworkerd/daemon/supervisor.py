@@ -10,8 +10,8 @@ from typing import Final
 
 from teleworkerd.cgroups.base import CgroupDriver, CgroupError
 from teleworkerd.cgroups.detect import detect
-from teleworkerd.config import AtShutdown, Config, ConfigError, parse_address
-from teleworkerd.daemon.accounts import check_accounts
+from teleworkerd.config import Config
+from teleworkerd.daemon.accounts import check_accounts, doubts, find_server_account
 from teleworkerd.daemon.facts import DaemonState
 from teleworkerd.daemon.front import stand_in
 from teleworkerd.daemon.listening import Listeners, given, listen
@@ -21,9 +21,12 @@ from teleworkerd.daemon.report import Report
 from teleworkerd.daemon.servers import GOODBYE, Servers, Wanted
 from teleworkerd.daemon.watchdog import watchdog_interval
 from teleworkerd.keeper.descriptors import most_descriptors
+from teleworkerd.keeper.isolation import describe_isolation
 from teleworkerd.keeper.keeper import Keeper, use_pidfds
 from teleworkerd.keeper.messages import Alive, Reloaded
 from teleworkerd.keeper.state_dir import StateDirectory, StateInUse
+from teleworkerd.privilege_drop import ServerAccount
+from teleworkerd.settings import AtShutdown, ConfigError, parse_address
 
 
 log = logging.getLogger(__name__)
@@ -44,11 +47,18 @@ def run(config: Config, *, reload: Callable[[], Config]) -> int:
         )
 
     check_accounts(config.jobs)
+    isolation = describe_isolation(config)
+    account = find_server_account(config.daemon)
+
+    for doubt in doubts(account, config.jobs):
+        log.warning("%s", doubt)
+
+    readers = None if account is None else account.gid
     listeners = given()
     use_pidfds()
 
     try:
-        state = StateDirectory(config)
+        state = StateDirectory(config, readers=readers)
     except StateInUse as error:
         # Its keeper may be without a server, for the sake of its jobs.
         status = stand_in(config.state_dir, otherwise=error)
@@ -56,7 +66,7 @@ def run(config: Config, *, reload: Callable[[], Config]) -> int:
         if status is not None:
             return status
 
-        state = StateDirectory(config)
+        state = StateDirectory(config, readers=readers)
 
     if listeners is None:
         listeners = listen(parse_address(config.daemon.listen), config.server.backlog)
@@ -67,19 +77,22 @@ def run(config: Config, *, reload: Callable[[], Config]) -> int:
             config.daemon.listen,
         )
 
+    log.info("isolation of jobs: %s", isolation)
+
     try:
-        return asyncio.run(_live(config, state, listeners, reload))
+        return asyncio.run(_live(config, account, state, listeners, reload))
     finally:
         listeners.close()
 
 
 async def _live(
     config: Config,
+    account: ServerAccount | None,
     state: StateDirectory,
     listeners: Listeners,
     reload: Callable[[], Config],
 ) -> int:
-    return await _Daemon(config, state, listeners, reload).run()
+    return await _Daemon(config, account, state, listeners, reload).run()
 
 
 class _Daemon:
@@ -88,13 +101,14 @@ class _Daemon:
     def __init__(
         self,
         config: Config,
+        account: ServerAccount | None,
         state: StateDirectory,
         listeners: Listeners,
         read: Callable[[], Config],
     ) -> None:
         self._state = state
         self._listeners = listeners
-        self._keeper = Keeper(config, _prepare_cgroups())
+        self._keeper = Keeper(config, _prepare_cgroups(), account)
         self._report = Report(state, started_at=self._keeper.started_at)
         self._servers = Servers(self._keeper, state, listeners, self._report)
         self._reloading = Reloading(
@@ -107,7 +121,7 @@ class _Daemon:
 
     async def run(self) -> int:
         self._keeper.answered = self._answered
-        self._keeper.adopt_orphans()
+        self._keeper.orphans.adopt()
         self._handle_signals()
         self._state.write_pid("keeper", os.getpid())
         self._report.note(status="starting")
@@ -115,11 +129,20 @@ class _Daemon:
 
         try:
             await self._keeper.clear_leftovers()
+            self._check_audit()
             return await self._live()
         finally:
             await self._reloading.close()
             await self._keeper.close(grace=self._grace())
             self._state.clear()
+
+    def _check_audit(self) -> None:
+        """Raise `ConfigError` if nothing may be done for want of the audit log."""
+        if self._keeper.audit.is_failing and self._keeper.config.audit.fail_closed:
+            raise ConfigError(
+                f"audit log {self._keeper.config.audit_file} cannot be written, and"
+                " with [audit] fail_closed nothing is started without it"
+            )
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

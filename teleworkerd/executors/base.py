@@ -2,7 +2,13 @@
 
 from typing import Protocol
 
-from teleworkerd.execution import ExitRecord, JobIdentity, Launched, Postscript
+from teleworkerd.execution import (
+    Caller,
+    ExitRecord,
+    JobIdentity,
+    Launched,
+    Postscript,
+)
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.types import JobSpec, LaunchFailure, Reason, Stream
 
@@ -40,23 +46,30 @@ class ExecutionSink(Protocol):
 
 
 class Execution(Protocol):
-    """A job's presence inside an executor."""
+    """A job's presence inside an executor; *by* is who asks, for the audit log."""
 
-    def signal(self, number: int, *, tree: bool) -> None:
+    def signal(self, number: int, *, tree: bool, by: Caller | None = None) -> None:
         """Send a signal to the main process or the whole tree.
 
         SIGKILL always means the tree, and that the job was killed.
         """
 
-    def stop(self, *, grace: float | None, reason: Reason) -> None:
+    def stop(
+        self, *, grace: float | None, reason: Reason, by: Caller | None = None
+    ) -> None:
         """SIGTERM to the tree, SIGKILL after *grace* seconds (None: never)."""
 
 
 class Executor(Protocol):
-    """Starts jobs and finds them again."""
+    """Starts jobs and finds them again; *by* is who asks, for the audit log."""
 
     async def start(
-        self, job: JobIdentity, spec: JobSpec, sink: ExecutionSink
+        self,
+        job: JobIdentity,
+        spec: JobSpec,
+        sink: ExecutionSink,
+        *,
+        by: Caller | None = None,
     ) -> Execution:
         """Start *spec*; the sink hears of it before this returns.
 
@@ -70,10 +83,13 @@ class Executor(Protocol):
         The sink hears at once what is known; None when the job is over.
         """
 
+    async def drained(self) -> None:
+        """Wait until what was asked of executions is on its way, and no longer here."""
+
     async def seal(self, job_id: str, postscript: Postscript) -> None:
         """Keep what was found out with a job that has exited; raises `Unavailable`."""
 
-    async def remove(self, job_id: str) -> None:
+    async def remove(self, job_id: str, *, by: Caller | None = None) -> None:
         """Remove what is kept of a job that is over; again is no harm.
 
         Raises `Unavailable`.

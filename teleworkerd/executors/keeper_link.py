@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from teleworkerd.config import Config
@@ -14,6 +15,7 @@ from teleworkerd.keeper.messages import (
     KeptJob,
     KeptJobs,
     Leave,
+    Noted,
     Probe,
     Ready,
     Reload,
@@ -39,14 +41,19 @@ class KeeperLink:
     asks for the end, or is gone; `gone` is set then alone, and `is_leaving` says
     that jobs are to go on. `reload`, if somebody sets it, is called with each new
     configuration; it uses all of that, or returns why it uses nothing.
+    `keeper_open_files` is how many descriptors the keeper said that it has.
+    *state_dir* is the state directory as this process sees it, if not as the keeper
+    does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, state_dir: str | None = None) -> None:
         self.executor: LocalExecutor
         self.reload: Callable[[Config], str | None] = _too_early
         self.is_leaving = False
+        self.keeper_open_files = 0
         self.over = asyncio.Event()
         self.gone = asyncio.Event()
+        self._state_dir = state_dir
         self._kept: list[KeptJob] = []
         self._welcome: asyncio.Future[Welcome] = (
             asyncio.get_running_loop().create_future()
@@ -74,6 +81,10 @@ class KeeperLink:
         """Tell the keeper that clients may come."""
         self._channel.send(Ready())
 
+    def note(self, note: Noted) -> None:
+        """Have the keeper write *note* to the audit log."""
+        self._channel.send(note)
+
     def close(self) -> None:
         """End the connection, and so the keeper's service."""
         self._channel.close()
@@ -83,16 +94,17 @@ class KeeperLink:
             case KeptJobs(jobs):
                 self._kept += jobs
             case Welcome():
+                config = self._localized(message.config)
                 # At once: what comes next is for the executor.
                 self.executor = LocalExecutor(
-                    self._channel,
-                    message.config.jobs_dir,
-                    (*self._kept, *message.jobs),
+                    self._channel, config.jobs_dir, (*self._kept, *message.jobs)
                 )
-                self._welcome.set_result(message)
+                self._welcome.set_result(replace(message, config=config))
             case Reload(config):
-                self._channel.send(Reloaded(self.reload(config)))
-            case Probe(number):
+                error = self.reload(self._localized(config))
+                self._channel.send(Reloaded(error))
+            case Probe(number, open_files):
+                self.keeper_open_files = open_files
                 self._channel.send(Alive(number))
             case Leave():
                 self.is_leaving = True
@@ -101,6 +113,13 @@ class KeeperLink:
                 self.over.set()
             case _:
                 self.executor.received(message)
+
+    def _localized(self, config: Config) -> Config:
+        if self._state_dir is None:
+            return config
+
+        daemon = replace(config.daemon, state_dir=self._state_dir)
+        return replace(config, daemon=daemon)
 
     def _closed(self) -> None:
         self.gone.set()

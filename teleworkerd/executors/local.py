@@ -6,7 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from teleworkerd.execution import JobIdentity, Launched, LaunchError, Postscript
+from teleworkerd.execution import (
+    Caller,
+    JobIdentity,
+    Launched,
+    LaunchError,
+    Postscript,
+)
 from teleworkerd.executors.base import Execution, ExecutionSink, StartUnknown
 from teleworkerd.failpoints import failpoint
 from teleworkerd.jobdir import JobDirectory
@@ -44,13 +50,15 @@ class LocalExecution:
         self._job_id = job_id
         self._channel = channel
 
-    def signal(self, number: int, *, tree: bool) -> None:
+    def signal(self, number: int, *, tree: bool, by: Caller | None = None) -> None:
         """Have the keeper send a signal."""
-        self._channel.send(SignalJob(self._job_id, number, tree))
+        self._channel.send(SignalJob(self._job_id, number, tree, by))
 
-    def stop(self, *, grace: float | None, reason: Reason) -> None:
+    def stop(
+        self, *, grace: float | None, reason: Reason, by: Caller | None = None
+    ) -> None:
         """Have the keeper end the job; it goes on without us."""
-        self._channel.send(StopJob(self._job_id, reason, grace))
+        self._channel.send(StopJob(self._job_id, reason, grace, by))
 
 
 class LocalExecutor:
@@ -75,7 +83,12 @@ class LocalExecutor:
         self._is_connected = True
 
     async def start(
-        self, job: JobIdentity, spec: JobSpec, sink: ExecutionSink
+        self,
+        job: JobIdentity,
+        spec: JobSpec,
+        sink: ExecutionSink,
+        *,
+        by: Caller | None = None,
     ) -> Execution:
         """Launch *spec*; raises `Unavailable` when the keeper was gone before."""
         async with self._slots:
@@ -85,7 +98,7 @@ class LocalExecutor:
             started = asyncio.get_running_loop().create_future()
             self._sinks[job.id] = sink
             self._starting[job.id] = started
-            self._channel.send(Launch(job, spec))
+            self._channel.send(Launch(job, spec, by))
             failpoint("launch-ordered")
 
             try:
@@ -141,13 +154,17 @@ class LocalExecutor:
             case _:
                 raise AssertionError(message)
 
+    async def drained(self) -> None:
+        """Wait until the keeper has caught up."""
+        await self._channel.drained()
+
     async def seal(self, job_id: str, postscript: Postscript) -> None:
         """Have the keeper add *postscript* to the exit record."""
         await self._ask(SealJob(job_id, postscript), JobSealed)
 
-    async def remove(self, job_id: str) -> None:
+    async def remove(self, job_id: str, *, by: Caller | None = None) -> None:
         """Have the keeper remove the job's directory."""
-        await self._ask(RemoveJob(job_id), JobGone)
+        await self._ask(RemoveJob(job_id, by), JobGone)
 
     def disconnected(self) -> None:
         """Fail what waits for the keeper, which is gone."""

@@ -1,7 +1,9 @@
 """All jobs, by their ids, their owners, and the requests that made them."""
 
+from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice, takewhile
 from typing import Final
 
 from teleworkerd.jobs.job import Job
@@ -19,6 +21,8 @@ class JobCatalog:
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._by_owner: defaultdict[str, dict[str, Job]] = defaultdict(dict)
+        self._by_name: dict[tuple[str, str | None], list[Job]] = {}  # oldest first
+        self._ids: list[str] = []  # in order
         self._by_request: dict[tuple[str, str], Job] = {}
 
     def __contains__(self, job_id: str) -> bool:
@@ -40,12 +44,19 @@ class JobCatalog:
         """Take in *job*."""
         self._jobs[job.id] = job
         self._by_owner[job.owner][job.id] = job
+        insort(self._ids, job.id)
+        self._named(job).append(job)
         self._by_request[job.owner, job.identity.request_id] = job
 
     def hide(self, job: Job) -> None:
         """Let nobody find *job* any more, but by its request."""
         del self._jobs[job.id]
         del self._by_owner[job.owner][job.id]
+        del self._ids[bisect_left(self._ids, job.id)]
+        self._named(job).remove(job)
+
+        if not self._named(job):
+            del self._by_name[job.owner, job.name]
 
     def show(self, job: Job) -> None:
         """Undo `hide`."""
@@ -55,6 +66,9 @@ class JobCatalog:
         )
         self._jobs[job.id] = job
         self._by_owner[job.owner] = dict(oldest_first)
+        insort(self._ids, job.id)
+        self._named(job).append(job)
+        self._named(job).sort(key=lambda job: job.identity.created_at)
 
     def forget(self, job: Job) -> None:
         """Let the request of *job*, which is hidden, make another one."""
@@ -64,17 +78,27 @@ class JobCatalog:
         """Return the job that the owner's request of this id has made."""
         return self._by_request.get((owner, request_id))
 
+    def count(self, owner: str) -> int:
+        """Return how many jobs the owner has."""
+        return len(self._by_owner[owner]) if owner in self._by_owner else 0
+
     def by_owner(self) -> Iterator[tuple[Job, ...]]:
         """Yield each owner's jobs, oldest first."""
         for jobs in tuple(self._by_owner.values()):
             yield tuple(jobs.values())
 
-    def newest_first(self, owner: str, *, before: str | None = None) -> Iterator[Job]:
+    def newest_first(
+        self, owner: str | None, *, before: str | None = None
+    ) -> Iterator[Job]:
         """Yield the owner's jobs, those older than the job *before* if it is given.
 
-        Raises `JobNotFound` when there is no such job.
+        Without an *owner* everybody's. Raises `JobNotFound` when there is no such job.
         """
-        jobs = reversed(self._by_owner[owner].values())
+        if owner is None:
+            oldest_first = sorted(self, key=lambda job: job.identity.created_at)
+            jobs = reversed(oldest_first)
+        else:
+            jobs = reversed(list(self._of(owner)))
 
         if before is not None and not any(job.id == before for job in jobs):
             raise JobNotFound(
@@ -85,27 +109,26 @@ class JobCatalog:
 
         return jobs
 
-    def get(self, ref: str, *, owner: str) -> Job:
+    def get(self, ref: str, *, owner: str, everybody: bool = False) -> Job:
         """Return the owner's job with the id, the name or the prefix *ref*.
 
-        Of several jobs with one name it is the newest. Raises `JobNotFound`,
-        `AmbiguousJob`.
+        Of several jobs with one name it is the newest. With *everybody* it may be
+        another's job, by its id or a prefix, if none of the owner's fits. Raises
+        `JobNotFound`, `AmbiguousJob`.
         """
         job = self._jobs.get(ref.lower())
 
-        if job is not None and job.owner == owner:
+        if job is not None and (everybody or job.owner == owner):
             return job
 
-        own = list(self.newest_first(owner))
+        if named := self._by_name.get((owner, ref)):
+            return named[-1]
 
-        if named := next((job for job in own if job.name == ref), None):
-            return named
+        fitting = self._fitting(ref)
+        fits = [job for job in fitting if job.owner == owner]
 
-        fits = [
-            job
-            for job in own
-            if len(ref) >= MIN_PREFIX and job.id.startswith(ref.lower())
-        ]
+        if not fits and everybody:
+            fits = fitting
 
         if not fits:
             raise JobNotFound(f"there is no job {ref!r}; see 'twctl list -a'")
@@ -118,3 +141,28 @@ class JobCatalog:
             )
 
         return fits[0]
+
+    def find(self, ref: str) -> Job | None:
+        """Return any job with the id or the prefix *ref*, whoever it belongs to."""
+        return next(iter(self._fitting(ref)), None)
+
+    def _of(self, owner: str) -> Iterable[Job]:
+        return self._by_owner[owner].values() if owner in self._by_owner else ()
+
+    def _named(self, job: Job) -> list[Job]:
+        """All jobs of that owner and name, oldest first; those without one, too."""
+        return self._by_name.setdefault((job.owner, job.name), [])
+
+    def _fitting(self, ref: str) -> list[Job]:
+        """All jobs whose id begins with *ref*, newest first."""
+        prefix = ref.lower()
+
+        if len(prefix) < MIN_PREFIX:
+            return []
+
+        start = bisect_left(self._ids, prefix)
+        ids = takewhile(
+            lambda job_id: job_id.startswith(prefix), islice(self._ids, start, None)
+        )
+        jobs = [self._jobs[job_id] for job_id in ids]
+        return sorted(jobs, key=lambda job: job.identity.created_at, reverse=True)

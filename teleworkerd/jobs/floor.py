@@ -4,9 +4,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from teleworkerd.config import Config, show_size
+from teleworkerd.config import Config
 from teleworkerd.protocol.errors import NoSpace
 from teleworkerd.reserve import Room, room_at
+from teleworkerd.settings import show_size
 
 
 log = logging.getLogger(__name__)
@@ -26,9 +27,9 @@ def check_room(config: Config, *, look: Callable[[Path, int], Room] = room_at) -
             "too little is free on the disk to start jobs: %s", show_size(room.free)
         )
         raise NoSpace(
-            f"{show_size(room.free)} are free on the disk of {config.state_dir}, and no"
-            f" job is started with less than {show_size(room.floor)}; remove jobs with"
-            " twctl rm, or have [retention] keep less, other files removed, or the"
-            " state directory on a larger disk",
+            f"{show_size(room.free)} are free on the server's disk, and no job is"
+            f" started with less than {show_size(room.floor)}; remove jobs with twctl"
+            " rm, or have [retention] keep less, other files removed, or the state"
+            " directory on a larger disk",
             {"free": room.free, "floor": room.floor},
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from teleworkerd.counters import Counters
-from teleworkerd.execution import LaunchError
+from teleworkerd.execution import Caller, LaunchError
 from teleworkerd.executors.base import Executor, StartUnknown
 from teleworkerd.failpoints import failpoint
 from teleworkerd.jobs.job import Job
@@ -38,9 +38,9 @@ class Launches:
         self._counters = counters
         self._tasks: dict[str, asyncio.Task[Job]] = {}
 
-    def begin(self, job: Job, spec: JobSpec) -> None:
+    def begin(self, job: Job, spec: JobSpec, *, by: Caller | None = None) -> None:
         """Begin to start *job*; it goes on whoever waits for it."""
-        launch = self._counters.launch(partial(self._start, job, spec))
+        launch = self._counters.launch(partial(self._start, job, spec, by))
         task = asyncio.create_task(launch)
         self._tasks[job.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(job.id))
@@ -73,7 +73,7 @@ class Launches:
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()))
 
-    async def _start(self, job: Job, spec: JobSpec) -> Job:
+    async def _start(self, job: Job, spec: JobSpec, by: Caller | None) -> Job:
         try:
             # Before the launch: whatever happens then, the job is known.
             await self._store.save(job.record)
@@ -82,7 +82,8 @@ class Launches:
             raise await self._not_ordered(job, error) from error
 
         try:
-            job.attached(await self._executor.start(job.identity, spec, job))
+            started = await self._executor.start(job.identity, spec, job, by=by)
+            job.attached(started)
         except LaunchError as error:
             await self._failed(job, error.failure, error.failed_at or self._now())
             raise refusal(job.id, error) from error

@@ -13,9 +13,10 @@ from typing import Final
 
 from teleworkerd.config import Config
 from teleworkerd.counters import Counters
-from teleworkerd.execution import JobIdentity, Postscript
+from teleworkerd.execution import Caller, JobIdentity, Postscript
 from teleworkerd.executors.base import Executor
-from teleworkerd.jobdir import JobDirectory
+from teleworkerd.jobdir import JobDirectory, is_plain_name
+from teleworkerd.jobs.bounds import OwnerBounds
 from teleworkerd.jobs.catalog import JobCatalog
 from teleworkerd.jobs.floor import check_room
 from teleworkerd.jobs.job import Job, Means
@@ -76,6 +77,7 @@ class JobManager:
         self._now = now
         self._new_id = new_id
         self._jobs = JobCatalog()
+        self._bounds = OwnerBounds(config.clients)
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._is_closing = False
         self._hasher = Hasher(spare=spare)
@@ -88,18 +90,28 @@ class JobManager:
             config.jobs_dir, executor=executor, launches=self._launches, now=now
         )
         self._means = Means(
-            changed=lambda job: self._store.save_soon(job.record),
+            changed=self._changed,
             seal=self._seal,
             syncer=self._syncer,
             counters=self._counters,
         )
+
+    @property
+    def config(self) -> Config:
+        """What is used for what begins now."""
+        return self._config
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs)
 
     async def load(self, circumstances: Circumstances = ORDINARY) -> None:
         """Take over the jobs of earlier servers; raises `StoreError`."""
-        records = await self._store.load()
+        # A path would lead out of our directory.
+        records = [
+            record
+            for record in await self._store.load()
+            if is_plain_name(record.status.id)
+        ]
 
         for record in records:
             if self._succession.was_removed(record):
@@ -122,13 +134,14 @@ class JobManager:
         self._counters.output_bytes = self._counters.dropped_bytes = 0
 
     async def run(
-        self, spec: JobSpec, *, owner: str, request_id: str
+        self, spec: JobSpec, *, owner: str, request_id: str, by: Caller | None = None
     ) -> tuple[Job, bool]:
         """Start a job, or find the one that the same request started before.
 
-        Returns the job, once its command runs, and whether it is new. Goes on
-        when the caller is cancelled. Raises `LaunchFailed`, `LimitRejected`,
-        `NameTaken`, `NoSpace`, `RequestConflict`, `Unavailable`.
+        *by* is for the audit log, here as elsewhere. Returns the job, once its command
+        runs, and whether it is new. Goes on when the caller is cancelled. Raises
+        `LaunchFailed`, `LimitRejected`, `NameTaken`, `NoSpace`, `RequestConflict`,
+        `TooMany`, `Unavailable`.
         """
         digest = spec_digest(spec)
         known = job = self._jobs.made_by(owner, request_id)
@@ -143,28 +156,34 @@ class JobManager:
         if job is None:
             self._check_new(spec, owner)
             job = self._create(spec, owner=owner, request_id=request_id)
-            self._launches.begin(job, spec)
+            self._launches.begin(job, spec, by=by)
 
         return await self._launches.started(job), known is None
 
-    def get(self, ref: str, *, owner: str) -> Job:
-        """Return the owner's job with the id, the name or the prefix *ref*.
+    def get(self, ref: str, *, owner: str, everybody: bool = False) -> Job:
+        """Return the job that the owner calls *ref*, as `JobCatalog.get` does."""
+        return self._jobs.get(ref, owner=owner, everybody=everybody)
 
-        Of several jobs with one name it is the newest. Raises `JobNotFound`,
-        `AmbiguousJob`.
-        """
-        return self._jobs.get(ref, owner=owner)
+    def has_owner(self, owner: str) -> bool:
+        """Whether there is a job of *owner*."""
+        return self._jobs.count(owner) > 0
+
+    def find(self, ref: str) -> Job | None:
+        """Return any job with the id or the prefix *ref*, whoever it belongs to."""
+        return self._jobs.find(ref)
 
     def list(
         self,
         *,
-        owner: str,
+        owner: str | None,
         states: tuple[JobState, ...] = (),
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         before: str | None = None,
     ) -> Iterator[JobStatus]:
         """Yield the owner's jobs that fit, newest first, from after *before*.
+
+        Without an *owner* everybody's.
 
         Raises `JobNotFound` when *before* has been removed meanwhile.
         """
@@ -180,21 +199,28 @@ class JobManager:
             if (labels or {}).items() <= facts.labels.items():
                 yield job.status
 
-    def signal(self, job: Job, number: int, *, tree: bool) -> None:
+    def signal(
+        self, job: Job, number: int, *, tree: bool, by: Caller | None = None
+    ) -> None:
         """Send a signal to a job that has not ended."""
         if number == signal.SIGKILL:
             job.stop_requested()
 
-        job.act(lambda execution: execution.signal(number, tree=tree))
+        job.act(lambda execution: execution.signal(number, tree=tree, by=by))
 
     def stop(
-        self, job: Job, *, grace: float | None, reason: Reason = Reason.KILLED
+        self,
+        job: Job,
+        *,
+        grace: float | None,
+        reason: Reason = Reason.KILLED,
+        by: Caller | None = None,
     ) -> None:
         """Begin to end a job that has not ended: SIGTERM, *grace*, SIGKILL."""
         job.stop_requested()
-        job.act(lambda execution: execution.stop(grace=grace, reason=reason))
+        job.act(lambda execution: execution.stop(grace=grace, reason=reason, by=by))
 
-    async def remove(self, job: Job) -> None:
+    async def remove(self, job: Job, *, by: Caller | None = None) -> None:
         """Remove a job that has ended, with its output and all that is known.
 
         Who reads it is told. Goes on when the caller is cancelled. Raises
@@ -215,7 +241,7 @@ class JobManager:
 
         if job.id not in self._removals:
             self._jobs.hide(job)
-            task = asyncio.create_task(self._remove(job))
+            task = asyncio.create_task(self._remove(job, by))
             self._removals[job.id] = task
             task.add_done_callback(lambda _: self._removals.pop(job.id))
             # The caller may have gone.
@@ -239,6 +265,7 @@ class JobManager:
     def configure(self, config: Config) -> None:
         """Use *config* from now on."""
         self._config = config
+        self._bounds.configure(config.clients)
         self._syncer.interval = config.output.sync_interval
 
     def counts(self) -> dict[str, int]:
@@ -272,6 +299,7 @@ class JobManager:
     async def launched(self, job: Job) -> None:
         """Wait until *job* is not on its way any more: what is asked of it is done."""
         await self._launches.settle(job)
+        await self._executor.drained()
 
     async def settle(self) -> None:
         """Note how the jobs ended whose executor is gone for good."""
@@ -286,7 +314,7 @@ class JobManager:
         self._succession.find_out(job, circumstances)
         return job
 
-    async def _remove(self, job: Job) -> None:
+    async def _remove(self, job: Job, by: Caller | None) -> None:
         removed = JobRemoved(f"job {job.id} was removed", {"job": job.id})
         job.removing(removed)
 
@@ -297,7 +325,7 @@ class JobManager:
                 await self._store.save(job.record)
 
             # The files first: without them, the record is dropped at a start.
-            await self._executor.remove(job.id)
+            await self._executor.remove(job.id, by=by)
         except (StoreError, Unavailable) as error:
             job.removing(None)
             self._jobs.show(job)
@@ -326,7 +354,9 @@ class JobManager:
                     {"job": job.id},
                 )
 
+        self._bounds.check(owner, kept=self._jobs.count(owner))
         check_room(self._config)
+        self._bounds.start(owner)
 
     def _create(self, spec: JobSpec, *, owner: str, request_id: str) -> Job:
         job_id = str(self._new_id())
@@ -345,7 +375,12 @@ class JobManager:
         )
         job = Job(record, output, self._means)
         self._jobs.add(job)
+        self._bounds.note(job)
         return job
+
+    def _changed(self, job: Job) -> asyncio.Future[None]:
+        self._bounds.note(job)
+        return self._store.save_soon(job.record)
 
     async def _seal(self, job_id: str, postscript: Postscript) -> None:
         try:

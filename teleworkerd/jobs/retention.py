@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from teleworkerd.config import RetentionConfig
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.errors import JobNotEnded, Unavailable
+from teleworkerd.settings import RetentionConfig
 from teleworkerd.store import StoreError
 
 

@@ -24,7 +24,7 @@ async def keep(config: Config, channel: socket.socket) -> None:
     driver = detect()
     driver.prepare()
     keeper = Keeper(config, driver)
-    keeper.adopt_orphans()
+    keeper.orphans.adopt()
     await keeper.clear_leftovers()
     await keeper.connect(channel)
     await keeper.disconnected.wait()

@@ -21,7 +21,8 @@ class Channel(asyncio.Protocol):
     *received* is called with each message, *writable* when the peer has caught
     up after `is_congested` was true, *closed* once, at the end, whoever ended
     it. What is sent is never dropped: the sender looks at `is_congested` and
-    holds back what can wait.
+    holds back what can wait, or waits for `drained`. With *only_while_read* nothing is
+    taken in from a peer that does not take what it is sent.
     """
 
     def __init__(
@@ -31,8 +32,12 @@ class Channel(asyncio.Protocol):
         received: Callable[[Message], None],
         closed: Callable[[], None],
         writable: Callable[[], None] = lambda: None,
+        only_while_read: bool = False,
     ) -> None:
         self.is_congested = False
+        self._only_while_read = only_while_read
+        self._drained = asyncio.Event()
+        self._drained.set()
         self._incoming = incoming
         self._received = received
         self._closed = closed
@@ -57,6 +62,10 @@ class Channel(asyncio.Protocol):
         except MemoryError:
             self._break_off()
 
+    async def drained(self) -> None:
+        """Wait until the peer has caught up, or is gone."""
+        await self._drained.wait()
+
     def close(self) -> None:
         """Write what waits, then end."""
         if self._transport is not None:
@@ -73,8 +82,8 @@ class Channel(asyncio.Protocol):
 
             while (frame := self._decoder.next_frame()) is not None:
                 self._received(decode(frame, self._incoming))
-        except RemoteProtocolError:
-            log.exception("the channel between server and keeper is broken")
+        except RemoteProtocolError as error:
+            log.error("the channel between server and keeper is broken: %s", error)
             cast("asyncio.Transport", self._transport).abort()
         except MemoryError:
             self._break_off()
@@ -89,14 +98,24 @@ class Channel(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Note that the peer is slow; called by the loop."""
         self.is_congested = True
+        self._drained.clear()
+
+        if self._only_while_read and self._transport is not None:
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Note that the peer has caught up; called by the loop."""
         self.is_congested = False
+        self._drained.set()
+
+        if self._only_while_read and self._transport is not None:
+            self._transport.resume_reading()
+
         self._writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end; called by the loop."""
         log.debug("the channel is closed: %s", exc)
         self._transport = None
+        self._drained.set()
         self._closed()

@@ -45,6 +45,8 @@ class JobWatcher(Protocol):
 class RunningJob:
     """A job between its launch and its burial; *watcher* hears how it goes on.
 
+    It runs as the Unix account *user*, where there is a choice.
+
     Call `start` once, then `finish` once. `signal` and `stop` may come at any
     time, before the start too: they then wait for it.
     """
@@ -53,18 +55,21 @@ class RunningJob:
         self,
         order: Launch,
         *,
+        user: str,
         config: Config,
         means: Means,
         watcher: JobWatcher,
     ) -> None:
         self.id = order.job.id
+        self.owner = order.job.owner
+        self.order = order
         self._timeout = order.spec.timeout
         self._config = config
         self._watcher = watcher
         self._directory = JobDirectory(config.jobs_dir / order.job.id)
         self._spare = means.spare
         self._reserve = means.reserve
-        self._start = Start(order, config=config, means=means, watcher=self)
+        self._start = Start(order, user=user, config=config, means=means, watcher=self)
         self._stack = contextlib.ExitStack()
         self._started: Started | None = None
         self._main: MainProcess | None = None

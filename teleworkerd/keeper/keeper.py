@@ -1,19 +1,22 @@
 """The keeper: carries out what the server asks, and keeps all jobs."""
 
 import asyncio
+import errno
 import logging
-import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
+from teleworkerd import __version__
 from teleworkerd.cgroups.base import CgroupDriver
 from teleworkerd.config import Config
 from teleworkerd.execution import LaunchError, LaunchLost
 from teleworkerd.failpoints import failpoint
+from teleworkerd.keeper import policy
+from teleworkerd.keeper.audit import AuditLog
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.descriptors import SPARE, raise_limit
 from teleworkerd.keeper.ended import EndedJobs
@@ -22,7 +25,6 @@ from teleworkerd.keeper.ending import (
     REMOVE_TIMEOUT,
 )
 from teleworkerd.keeper.job import FAILED, RunningJob
-from teleworkerd.keeper.launch import PR_SET_CHILD_SUBREAPER, prctl
 from teleworkerd.keeper.leftovers import Leftovers
 from teleworkerd.keeper.messages import (
     FROM_SERVER,
@@ -36,6 +38,7 @@ from teleworkerd.keeper.messages import (
     JobSealed,
     KeptJobs,
     Launch,
+    Noted,
     Ready,
     Reloaded,
     RemoveJob,
@@ -44,18 +47,24 @@ from teleworkerd.keeper.messages import (
     StopJob,
     Welcome,
 )
+from teleworkerd.keeper.orphans import Orphans
 from teleworkerd.keeper.quota import Quota
 from teleworkerd.keeper.start import Means
+from teleworkerd.privilege_drop import ServerAccount
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import Reason
+from teleworkerd.protocol.types import LaunchFailure, LaunchStage, Reason
 from teleworkerd.reserve import Reserve
 from teleworkerd.spare import Spare
 
 
 log = logging.getLogger(__name__)
 
-_REAP_EVERY: Final = 1.0  # seconds; orphans that outlive their job are rare
 _FILL_EVERY: Final = 10.0  # seconds between two looks at the reserve
+_UNAUDITED: Final = LaunchFailure(
+    LaunchStage.SPOOL,
+    errno.EIO,
+    "the audit log cannot be written, and nothing may be started without it",
+)
 
 
 class Keeper:
@@ -64,10 +73,17 @@ class Keeper:
     One server at a time is connected; while there is none, jobs go on, and the
     next one is told about them. `ready` and `disconnected` are set when the server
     is that. `answered`, if somebody sets it, is called with its answers to `ask`;
-    `servers` is how many there have been.
+    `servers` is how many there have been. *account* is whom they have to become.
+    `audit` is for what is done otherwise than by their orders, `orphans` for children
+    that are no jobs.
     """
 
-    def __init__(self, config: Config, driver: CgroupDriver) -> None:
+    def __init__(
+        self,
+        config: Config,
+        driver: CgroupDriver,
+        account: ServerAccount | None = None,
+    ) -> None:
         self.ready = asyncio.Event()
         self.disconnected = asyncio.Event()
         self.answered: Callable[[Alive | Reloaded], None] = lambda _: None
@@ -82,15 +98,16 @@ class Keeper:
             Spare(SPARE),
             Reserve(config.reserve),
         )
+        self.audit = AuditLog(config.audit_file, self._means.spare)
+        self._account = account
         self._jobs: dict[str, RunningJob] = {}
+        self._running: Counter[str] = Counter()  # jobs, by their owners
+        self._orders: set[SignalJob | StopJob] = set()  # not carried out yet
         self._ended = EndedJobs(config, self._means, kept=self._jobs)
         self._changed: set[RunningJob] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._launching = 0
-        self._settled = asyncio.Event()  # no launch is under way
-        self._settled.set()
+        self.orphans = Orphans()
         self._channel: Channel | None = None
-        self._children: set[int] = set()
         self.started_at = time.time_ns()
         self._was_rebooted = False
         self._has_served = False
@@ -106,30 +123,9 @@ class Keeper:
         """How many jobs have not ended."""
         return len(self._jobs)
 
-    def adopt_orphans(self) -> None:
-        """Become the parent of what jobs leave behind, and reap it."""
-        prctl(PR_SET_CHILD_SUBREAPER, 1)
-        self._reap_again()
-
-    @contextmanager
-    def launching(self) -> Iterator[None]:
-        """Reap nothing meanwhile: a new child's pid is not known yet."""
-        self._launching += 1
-        self._settled.clear()
-
-        try:
-            yield
-        finally:
-            self._launch_settled()
-
-    def keep_child(self, pid: int) -> None:
-        """Note that *pid* is a process that somebody here waits for."""
-        self._children.add(pid)
-
     def forget_child(self, pid: int) -> None:
         """Note that *pid* has been waited for."""
-        self._children.discard(pid)
-        self._reap_orphans()
+        self.orphans.forget(pid)
 
     def job_changed(self, job: RunningJob) -> None:
         """Tell the server what is new of the output of *job*."""
@@ -143,7 +139,8 @@ class Keeper:
         written down, and what is kept of output is counted. What was to be removed
         is, in the background.
         """
-        leftovers = Leftovers(self._config, self._means)
+        self.audit.write("daemon", message=f"began, version {__version__}")
+        leftovers = Leftovers(self._config, self._means, self.audit)
         await leftovers.clear()
         self._was_rebooted = leftovers.was_rebooted
         self._ended.open()
@@ -158,7 +155,7 @@ class Keeper:
             await self.disconnected.wait()
 
         # Or the new one would hear of jobs that it was not told of.
-        await self._settled.wait()
+        await self.orphans.settled.wait()
         self.ready.clear()
         self.disconnected.clear()
         channel = Channel(
@@ -166,6 +163,8 @@ class Keeper:
             received=self._received,
             closed=self._disconnected,
             writable=self._tell_news,
+            # One that asks and does not listen shall not fill our memory.
+            only_while_read=True,
         )
         await channel.open(sock)
         self._changed.clear()
@@ -189,6 +188,7 @@ class Keeper:
                 jobs=tuple(jobs),
                 was_rebooted=self._was_rebooted,
                 has_served=self._has_served,
+                account=self._account,
             )
         )
         self.servers += 1
@@ -198,6 +198,7 @@ class Keeper:
         """Use *config* for what begins from now on, the next server too."""
         self._config = config
         self._quota.configure(config.output)
+        self.audit.use(config.audit_file)
 
     def ask(self, message: Message) -> bool:
         """Ask the server, by a message of its own; false when there is none."""
@@ -234,22 +235,25 @@ class Keeper:
             self._channel.close()
 
         self._driver.close()
+        self.audit.write("daemon", message="ended")
+        self.audit.close()
         self._means.spare.close()
 
     def _received(self, message: Message) -> None:
+        policy.check(message, self._jobs)
+
         match message:
             case Launch():
                 self._launch(message)
-            case SignalJob(job_id, number, tree):
-                if job := self._jobs.get(job_id):
-                    job.signal(number, tree=tree)
-            case StopJob(job_id, reason, grace):
-                if job := self._jobs.get(job_id):
-                    job.stop(grace=grace, reason=reason)
+            case SignalJob() | StopJob():
+                self._order(message)
             case SealJob(job_id):
                 self._tell(JobSealed(job_id, self._ended.seal(message)))
             case RemoveJob(job_id):
+                self.audit.removed(message)
                 self._tell(JobGone(job_id, self._ended.remove(job_id)))
+            case Noted():
+                self.audit.noted(message)
             case Ready():
                 self._has_served = True
                 self.ready.set()
@@ -258,19 +262,63 @@ class Keeper:
             case _:
                 raise AssertionError(message)
 
+    def _order(self, order: SignalJob | StopJob) -> None:
+        """Carry out *order* soon, and once if it comes again until then.
+
+        To signal a tree takes as long as that is large.
+        """
+        if order not in self._orders and order.job in self._jobs:
+            self._orders.add(order)
+            asyncio.get_running_loop().call_soon(self._carry_out, order)
+
+    def _carry_out(self, order: SignalJob | StopJob) -> None:
+        self._orders.discard(order)
+
+        if (job := self._jobs.get(order.job)) is not None:
+            self._pass_on(order, job)
+
+    def _pass_on(self, order: SignalJob | StopJob, job: RunningJob) -> None:
+        match order:
+            case SignalJob(number=number, tree=tree):
+                self.audit.signaled(order, job.owner)
+                job.signal(number, tree=tree)
+            case StopJob(reason=reason, grace=grace):
+                self.audit.stopped(order, job.owner)
+                job.stop(grace=grace, reason=reason)
+
     def _launch(self, order: Launch) -> None:
+        try:
+            user = self._admit(order)
+        except LaunchError as error:
+            self.audit.refused(order, error.failure)
+            self._tell(JobFailed(order.job.id, error.failure, time.time_ns()))
+            return
+
         job = RunningJob(
             order,
+            user=user,
             config=self._config,
             means=self._means,
             watcher=self,
         )
         self._jobs[job.id] = job
-        self._launching += 1
-        self._settled.clear()
+        self._running[job.owner] += 1
+        self.orphans.begin()
         task = asyncio.create_task(self._keep(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _admit(self, order: Launch) -> str:
+        """Return as whom the job is to run; raises `LaunchError` if it is not to."""
+        owner = order.job.owner
+        policy.check_count(owner, self._running[owner], self._config)
+        user = policy.account_for(order, self._config)
+        self.audit.started(order, user)
+
+        if self.audit.is_failing and self._config.audit.fail_closed:
+            raise LaunchError(_UNAUDITED)
+
+        return user
 
     async def _keep(self, job: RunningJob) -> None:
         try:
@@ -280,21 +328,24 @@ class Keeper:
             await self._give_up(job)
         finally:
             self._jobs.pop(job.id, None)
+            self._running -= Counter((job.owner,))  # which drops who has none left
             self._changed.discard(job)
 
     async def _run(self, job: RunningJob) -> None:
         try:
             launched = await job.start()
-            self._children.add(launched.pid)
+            self.orphans.keep(launched.pid)
         except LaunchError as error:
+            self.audit.refused(job.order, error.failure)
             at = error.failed_at or time.time_ns()
             self._tell(JobFailed(job.id, error.failure, at, error.limit))
             return
         except LaunchLost as error:
+            self.audit.lost(job.id, job.owner, str(error))
             self._tell(JobLost(job.id, str(error)))
             return
         finally:
-            self._launch_settled()
+            self.orphans.end()
 
         self._tell(JobLaunched(job.id, launched))
         failpoint("launch-told")
@@ -303,6 +354,7 @@ class Keeper:
         for message in job.news():
             self._tell(message)
 
+        self.audit.ended(job.id, job.owner, record)
         # Whoever hears of the end may have it removed.
         del self._jobs[job.id]
         self._tell(JobExited(job.id, record))
@@ -317,16 +369,11 @@ class Keeper:
             record = None
 
         if record is None:
+            self.audit.lost(job.id, job.owner, FAILED)
             self._tell(JobLost(job.id, FAILED))
         else:
+            self.audit.ended(job.id, job.owner, record)
             self._tell(JobExited(job.id, record))
-
-    def _launch_settled(self) -> None:
-        self._launching -= 1
-
-        if not self._launching:
-            self._settled.set()
-            self._reap_orphans()
 
     def _tell(self, message: Message) -> None:
         if self._channel is not None:
@@ -350,25 +397,6 @@ class Keeper:
     def _fill_again(self) -> None:
         asyncio.get_running_loop().call_later(_FILL_EVERY, self._fill_again)
         self._means.reserve.fill()
-
-    def _reap_again(self) -> None:
-        # Not by SIGCHLD: a burst of it fills the loop's wakeup socket, where a
-        # SIGTERM would then be lost.
-        asyncio.get_running_loop().call_later(_REAP_EVERY, self._reap_again)
-        self._reap_orphans()
-
-    def _reap_orphans(self) -> None:
-        # While a launch is under way the next child may be the job itself.
-        while not self._launching:
-            try:
-                child = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-
-            if child is None or child.si_pid in self._children:
-                return
-
-            os.waitpid(child.si_pid, os.WNOHANG)
 
 
 def use_pidfds() -> None:

@@ -1,30 +1,31 @@
 """From a spec to a running process: what happens between fork and exec, and why not."""
 
 import asyncio
-import ctypes
 import errno
 import os
 import resource
 import signal
+import stat
 import subprocess
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from teleworkerd.execution import LaunchError, LaunchLost
+from teleworkerd.keeper import isolation
 from teleworkerd.keeper.account import Account
+from teleworkerd.keeper.namespaces import Namespaces, pid_namespaces
+from teleworkerd.keeper.privileges import Privileges
+from teleworkerd.keeper.syscalls import own_session_keyring
 from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage
 from teleworkerd.spare import LACKS
 
 
-PR_SET_CHILD_SUBREAPER: Final = 36
-PR_SET_NO_NEW_PRIVS: Final = 38
-
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
-_AT_EXEC: Final = (LaunchStage.EXEC, 0)  # all that is left to do is to execute it
-_STATUS_BYTES: Final = 64
+_AT_EXEC: Final = (LaunchStage.EXEC, 0, "")  # all that is left is to execute it
+_STATUS_BYTES: Final = 4096
 _AGAIN: Final = "; try again later"
 _LIMITS: Final = {
     errno.EAGAIN: f"as many run as may run at once (pids.max, RLIMIT_NPROC){_AGAIN}",
@@ -34,13 +35,6 @@ _OOM_SCORE: Final = Path("/proc/self/oom_score_adj")
 _SHOWN: Final = 256  # characters of a name that a message repeats
 
 
-def prctl(option: int, value: int) -> None:
-    """Call prctl(2); raises `OSError`."""
-    if _LIBC.prctl(option, value, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
     """Everything a launch needs, so that only system calls are left to do.
@@ -48,7 +42,8 @@ class LaunchPlan:
     *procs* are open `cgroup.procs`, *stdout* and *stderr* the write ends of the
     job's pipes; the caller closes them all.
     *account* is the job's own, which `change_account` says has to be changed to.
-    *open_files* is the limit of descriptors that the job gets, soft and hard.
+    *open_files* is the limit of descriptors that the job gets, soft and hard,
+    *privileges* what it is left with, *namespaces* what it has of its own.
     """
 
     spec: JobSpec
@@ -59,6 +54,8 @@ class LaunchPlan:
     stdout: int
     stderr: int
     open_files: tuple[int, int]
+    privileges: Privileges
+    namespaces: Namespaces | None
 
 
 class LaunchHook:
@@ -78,22 +75,33 @@ class LaunchHook:
             for fd in self._plan.procs:
                 os.write(fd, b"0")  # "0" is whoever writes
 
+            stage = LaunchStage.ISOLATION
+
+            if self._plan.namespaces is not None:
+                self._plan.namespaces.enter()
+
             stage = LaunchStage.USER
             self._become()
+            stage = LaunchStage.ISOLATION
+            self._plan.privileges.confine()
             stage = LaunchStage.WORKDIR
             self._enter_workdir()
             stage = LaunchStage.EXEC
             self._reset_signals()
             self._tell(*_AT_EXEC)
         except OSError as error:
-            self._tell(stage, error.errno or 0)
+            is_named = stage is LaunchStage.ISOLATION
+            what = os.fsdecode(error.filename)[:_SHOWN] if is_named else ""
+            self._tell(stage, error.errno or 0, what)
             raise
 
-    def _tell(self, stage: LaunchStage, number: int) -> None:
-        os.write(self._report, f"{stage} {number}".encode())
+    def _tell(self, stage: LaunchStage, number: int, what: str) -> None:
+        os.write(self._report, os.fsencode(f"{stage} {number} {what}"))
 
     def _become(self) -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, self._plan.open_files)
+        own_session_keyring()
+        self._plan.privileges.limit()
+        _limit_files(self._plan.open_files)
         os.umask(0o022)
 
         if self._is_spared:
@@ -107,13 +115,14 @@ class LaunchHook:
 
             # Or the job could not open /dev/stdout: a pipe, too, has an owner.
             for fd in (self._plan.stdout, self._plan.stderr):
-                os.fchown(fd, account.uid, account.gid)
+                if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                    os.fchown(fd, account.uid, account.gid)
 
             os.setgroups(account.groups)
             os.setresgid(account.gid, account.gid, account.gid)
             os.setresuid(account.uid, account.uid, account.uid)
 
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        self._plan.privileges.give_up()
 
     def _enter_workdir(self) -> None:
         # After the change of account, whose permissions count.
@@ -133,6 +142,14 @@ class LaunchHook:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+def _limit_files(limits: tuple[int, int]) -> None:
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    except ValueError as error:
+        # Somebody has lowered ours from outside.
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from error
+
+
 async def launch(plan: LaunchPlan) -> asyncio.subprocess.Process:
     """Start the command of *plan*; it runs when this returns.
 
@@ -144,16 +161,20 @@ async def launch(plan: LaunchPlan) -> asyncio.subprocess.Process:
     except OSError as error:
         raise LaunchError(_explain_exec(plan, error)) from error
 
+    own_pids = plan.namespaces is not None and plan.namespaces.own_pids
+
     try:
-        return await asyncio.create_subprocess_exec(
-            *plan.spec.command,
-            stdin=subprocess.DEVNULL,
-            stdout=plan.stdout,
-            stderr=plan.stderr,
-            env=plan.env,
-            start_new_session=True,
-            preexec_fn=LaunchHook(plan, report),
-        )
+        # Up to the fork it does not wait, so that the fork is its own.
+        with pid_namespaces().for_next_fork() if own_pids else nullcontext():
+            return await asyncio.create_subprocess_exec(
+                *plan.spec.command,
+                stdin=subprocess.DEVNULL,
+                stdout=plan.stdout,
+                stderr=plan.stderr,
+                env=plan.env,
+                start_new_session=True,
+                preexec_fn=LaunchHook(plan, report),
+            )
     except subprocess.SubprocessError:
         raise LaunchError(_explain_hook(plan, _read_report(listen))) from None
     except OSError as error:
@@ -179,31 +200,47 @@ def _ignored_signals() -> tuple[int, ...]:
     )
 
 
-def _read_report(fd: int) -> tuple[LaunchStage, int]:
+def _read_report(fd: int) -> tuple[LaunchStage, int, str]:
     try:
-        stage, number = os.read(fd, _STATUS_BYTES).decode().split()
+        report = os.fsdecode(os.read(fd, _STATUS_BYTES))
+        stage, number, what = report.split(" ", 2)
     except (BlockingIOError, ValueError):
-        return LaunchStage.FORK, errno.ECHILD
+        return LaunchStage.FORK, errno.ECHILD, ""
 
-    return LaunchStage(stage), int(number)
+    return LaunchStage(stage), int(number), what
 
 
-def _explain_hook(plan: LaunchPlan, report: tuple[LaunchStage, int]) -> LaunchFailure:
-    stage, number = report
+def _explain_hook(
+    plan: LaunchPlan, report: tuple[LaunchStage, int, str]
+) -> LaunchFailure:
+    stage, number, what = report
     why = os.strerror(number)
 
     match stage:
         case LaunchStage.CGROUP:
             message = f"the job's cgroup could not be joined: {why}"
+        case LaunchStage.ISOLATION:
+            message = isolation.explain(what, number)
         case LaunchStage.USER:
             message = f"cannot become user {plan.account.name}: {why}"
         case LaunchStage.WORKDIR:
-            workdir = _show(plan.spec.workdir or b"/")
-            message = f"workdir {workdir} cannot be entered: {why}"
+            workdir = plan.spec.workdir or b"/"
+            message = (
+                f"workdir {_show(workdir)} cannot be entered: {why}"
+                f"{_say_hidden(plan, workdir)}"
+            )
         case _:
             message = f"the process ended before the command ran: {why}"
 
     return LaunchFailure(stage, number, message)
+
+
+def _say_hidden(plan: LaunchPlan, path: bytes) -> str:
+    """Return what is to be added if the job has another directory there than we."""
+    if plan.namespaces is None or not isolation.hides(path):
+        return ""
+
+    return "; an isolated job has a directory of its own there, which is empty"
 
 
 def _explain_exec(plan: LaunchPlan, error: OSError) -> LaunchFailure:
@@ -220,6 +257,8 @@ def _explain_exec(plan: LaunchPlan, error: OSError) -> LaunchFailure:
 
     if number == errno.ENOENT and not has_path:
         why = f"command not found in PATH {_show(plan.env.get(b'PATH', b''))}"
+    elif number == errno.ENOENT and _say_hidden(plan, plan.spec.command[0]):
+        why = f"{os.strerror(number)}{_say_hidden(plan, plan.spec.command[0])}"
     elif number == errno.ENOENT and program.startswith("/") and os.path.exists(program):  # noqa: PTH110  bytes-safe
         why = "it exists, but its interpreter does not"
     elif number == errno.EACCES:

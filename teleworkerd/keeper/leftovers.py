@@ -13,6 +13,7 @@ from typing import Final, cast
 from teleworkerd.config import Config
 from teleworkerd.execution import FailureRecord, LossRecord
 from teleworkerd.jobdir import JobDirectory, is_job_name, write_by_rename
+from teleworkerd.keeper.audit import AuditLog
 from teleworkerd.keeper.ending import end_tree, remove_groups
 from teleworkerd.keeper.groups import SpareCgroup
 from teleworkerd.keeper.quota import Quota
@@ -57,7 +58,8 @@ class Leftovers:
     `was_rebooted` says whether they were in another run of the kernel.
     """
 
-    def __init__(self, config: Config, means: Means) -> None:
+    def __init__(self, config: Config, means: Means, audit: AuditLog) -> None:
+        self._audit = audit
         self._jobs_dir = config.jobs_dir
         self._means = means
         self._boot = BootRecord(config.state_dir)
@@ -84,9 +86,18 @@ class Leftovers:
                 partial(conclude, directory, was_rebooted=self.was_rebooted),
                 f"what became of job {path.name}",
             )
+            self._note(directory)
 
         self._write(self._boot.write, "in which run of the kernel we are")
         await count_leftovers(self._jobs_dir, self._means.quota)
+
+    def _note(self, directory: JobDirectory) -> None:
+        name, owner = directory.path.name, owner_of(directory) or ""
+
+        if (loss := directory.read_loss()) is not None:
+            self._audit.lost(name, owner, loss.why)
+        else:
+            self._audit.never_ran(name, owner, _NEVER_STARTED)
 
     async def _bury(self, job_id: str, why: str) -> None:
         cgroup = self._means.driver.leftover(job_id)

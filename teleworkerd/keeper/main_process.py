@@ -32,6 +32,8 @@ class MainProcess:
         try:
             self._fd = os.pidfd_open(pid)
             asyncio.get_running_loop().add_reader(self._fd, self._look)
+        except ProcessLookupError:
+            return  # it was very short, and is reaped already
         except OSError as error:
             log.error(
                 "job %s: only its tree can be signalled, not process %d: %s",

@@ -9,11 +9,19 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 from teleworkerd.config import Config
-from teleworkerd.execution import ExitRecord, JobIdentity, Launched, Postscript
+from teleworkerd.execution import (
+    Caller,
+    ExitRecord,
+    JobIdentity,
+    Launched,
+    Postscript,
+)
+from teleworkerd.privilege_drop import ServerAccount
 from teleworkerd.protocol.codec import registry
-from teleworkerd.protocol.messages import Message
+from teleworkerd.protocol.messages import MAX_GRACE, Message, Signal
 from teleworkerd.protocol.types import (
     AtMost,
+    Between,
     JobSpec,
     LaunchFailure,
     Nanoseconds,
@@ -37,6 +45,7 @@ class Launch(Message):
     type = "launch"
     job: JobIdentity
     spec: JobSpec
+    by: Caller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +54,9 @@ class SignalJob(Message):
 
     type = "signal"
     job: Word
-    number: int
+    number: Signal
     tree: bool
+    by: Caller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,8 @@ class StopJob(Message):
     type = "stop"
     job: Word
     reason: Reason
-    grace: float | None = None
+    grace: Annotated[float, Between(0, MAX_GRACE)] | None = None
+    by: Caller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,24 @@ class RemoveJob(Message):
 
     type = "remove"
     job: Word
+    by: Caller | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Noted(Message):
+    """What the audit log is to have, and the keeper cannot see: who was not let in.
+
+    Or who asked for somebody else's job. `count` is how often.
+    """
+
+    type = "noted"
+    event: Word
+    result: Word
+    message: Text
+    by: Caller | None = None
+    job: Word | None = None
+    owner: Word | None = None
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +160,8 @@ class Welcome(Message):
 
     `restarts` is how many servers came before this one, `has_served` whether any of
     them was ready; `was_rebooted` says that earlier keepers were in another run of
-    the kernel.
+    the kernel. `account` is whom the server has to become before it serves; None
+    if it has nothing to give up.
     """
 
     type = "welcome"
@@ -143,6 +173,7 @@ class Welcome(Message):
     jobs: Annotated[tuple[KeptJob, ...], AtMost(MAX_KEPT)]
     was_rebooted: bool = False
     has_served: bool = False
+    account: ServerAccount | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +272,14 @@ class Reload(Message):
 
 @dataclass(frozen=True, slots=True)
 class Probe(Message):
-    """Asks whether the server's loop turns; answered by `Alive`."""
+    """Asks whether the server's loop turns; answered by `Alive`.
+
+    Says how many descriptors the keeper has open, which the server may not look up.
+    """
 
     type = "probe"
     number: int
+    open_files: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +297,7 @@ class Shutdown(Message):
 
 
 FROM_SERVER: Final = registry(
-    (Launch, SignalJob, StopJob, SealJob, RemoveJob, Ready, Alive, Reloaded)
+    (Launch, SignalJob, StopJob, SealJob, RemoveJob, Noted, Ready, Alive, Reloaded)
 )
 FROM_KEEPER: Final = registry(
     (

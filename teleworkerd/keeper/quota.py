@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from teleworkerd.config import OutputConfig, show_size
 from teleworkerd.execution import LaunchError
 from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage
+from teleworkerd.settings import OutputConfig, show_size
 from teleworkerd.spare import lack_of
 
 

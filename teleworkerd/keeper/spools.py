@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from typing import Final, Protocol, assert_never
 
-from teleworkerd.config import OutputConfig
 from teleworkerd.jobdir import JobDirectory, open_new
 from teleworkerd.keeper.messages import OutputDropped, OutputGrown, OutputHeldUp
 from teleworkerd.keeper.quota import Bound, Share, Shortage
@@ -16,6 +15,7 @@ from teleworkerd.keeper.spool import Books, Spool
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.types import JobSpec, OnFull, Stream
 from teleworkerd.reserve import Reserve
+from teleworkerd.settings import OutputConfig
 from teleworkerd.spare import Spare
 
 

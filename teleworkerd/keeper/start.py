@@ -32,8 +32,10 @@ from teleworkerd.keeper.account import (
 )
 from teleworkerd.keeper.ending import end_tree, remove_groups
 from teleworkerd.keeper.groups import SpareCgroup
+from teleworkerd.keeper.isolation import namespaces_of
 from teleworkerd.keeper.launch import LaunchPlan, launch
 from teleworkerd.keeper.messages import Launch
+from teleworkerd.keeper.privileges import privileges_of
 from teleworkerd.keeper.quota import Quota, limit_of
 from teleworkerd.keeper.spools import Spools, SpoolsWatcher
 from teleworkerd.protocol.codec import dump_record
@@ -80,13 +82,23 @@ class Started:
 
 
 class Start:
-    """Starts the job of *order*; *watcher* hears of its output."""
+    """Starts the job of *order* as *user*; *watcher* hears of its output.
+
+    Without root it runs as who we are.
+    """
 
     def __init__(
-        self, order: Launch, *, config: Config, means: Means, watcher: SpoolsWatcher
+        self,
+        order: Launch,
+        *,
+        user: str,
+        config: Config,
+        means: Means,
+        watcher: SpoolsWatcher,
     ) -> None:
         self._id = order.job.id
         self._order = order
+        self._user = user
         self._config = config
         self._means = means
         self._watcher = watcher
@@ -212,7 +224,7 @@ class Start:
 
         # Without a descriptor it would read as if there were no such account.
         with self._means.spare.lent():
-            return find_account(self._config.jobs.account(self._order.job.owner))
+            return find_account(self._user)
 
     async def _launch(
         self, account: Account, spools: Spools
@@ -238,15 +250,19 @@ class Start:
             failpoint("groups-made")
             self._directory.begin_launch()
             failpoint("launch-begun")
+            is_root = os.geteuid() == 0
+            namespaces = namespaces_of(self._config, account.uid, groups=procs)
             plan = LaunchPlan(
                 spec=spec,
                 env=environment(account, self._order.job, spec),
                 account=account,
-                change_account=os.geteuid() == 0,
+                change_account=is_root,
                 procs=procs,
                 stdout=stdout,
                 stderr=stderr,
                 open_files=self._means.open_files,
+                privileges=privileges_of(account.uid, namespaces, is_root=is_root),
+                namespaces=namespaces,
             )
             return await launch(plan), cgroup
         except OSError as error:

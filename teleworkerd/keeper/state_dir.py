@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from teleworkerd.config import Config, ConfigError
+from teleworkerd.config import Config
 from teleworkerd.jobdir import write_by_rename
 from teleworkerd.reserve import Reserve
+from teleworkerd.settings import ConfigError
 
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,11 @@ class StateDirectory:
     """The files that others find the daemon by.
 
     Making one makes the directory and takes its lock, for this process's life;
-    raises `ConfigError` when it cannot.
+    raises `ConfigError` when it cannot. *readers* is the group that may read what is
+    there of jobs, and nothing else.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, readers: int | None = None) -> None:
         self._path = config.state_dir
         self._reserve = Reserve(config.reserve)
 
@@ -45,8 +47,13 @@ class StateDirectory:
                 " give another with --state-dir"
             ) from error
 
-        check_owner(self._path)
+        for path in (self._path, config.jobs_dir):
+            check_owner(path)
+
         self._take_lock()
+
+        if readers is not None:
+            _open_to(readers, self._path, config.jobs_dir)
 
         # What a daemon that was killed left does not speak of this one.
         self.clear()
@@ -125,6 +132,37 @@ class StateDirectory:
             log.error("%s cannot be written: %s", path, error.strerror)
 
 
+def _open_to(group: int, state_dir: Path, jobs_dir: Path) -> None:
+    """Let *group* pass *state_dir* and read *jobs_dir*; raises `ConfigError`.
+
+    What is made there from now on has the group by itself.
+    """
+    try:
+        if jobs_dir.stat().st_gid != group:
+            for directory, _, files in os.walk(jobs_dir, topdown=False):
+                _give(Path(directory), group, 0o750)
+
+                for name in files:
+                    _give(Path(directory) / name, group, 0o640)
+
+        os.chown(state_dir, -1, group)
+        state_dir.chmod(0o710)
+        jobs_dir.chmod(0o2750)
+    except OSError as error:
+        raise ConfigError(
+            f"state directory {state_dir} cannot be made ready for the server:"
+            f" {error.filename}: {error.strerror}"
+        ) from error
+
+
+def _give(path: Path, group: int, mode: int) -> None:
+    if path.is_symlink():
+        return  # none of ours
+
+    os.chown(path, -1, group, follow_symlinks=False)
+    path.chmod(mode)
+
+
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.aside")
 
@@ -158,7 +196,7 @@ def check_owner(path: Path) -> None:
     if found.st_uid != os.geteuid():
         raise ConfigError(
             f"state directory {path} belongs to another account, with the id"
-            f" {found.st_uid}; 'chown {os.geteuid()} {path}', or give another with"
+            f" {found.st_uid}; 'chown -R {os.geteuid()} {path}', or give another with"
             " --state-dir"
         )
 

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from teleworkerd.config import OutputConfig
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.output.digest import EMPTY, Hasher, StreamDigest
 from teleworkerd.output.fanout import Fanout
@@ -18,6 +17,7 @@ from teleworkerd.output.interleave import Interleaving
 from teleworkerd.output.subscription import Reading
 from teleworkerd.protocol.errors import InvalidRequest, RequestError
 from teleworkerd.protocol.types import Stream, StreamStatus
+from teleworkerd.settings import OutputConfig
 
 
 _TOLD_WITHIN: Final = 0.02  # seconds from a byte's time until it is in the index

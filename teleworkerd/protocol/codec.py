@@ -10,18 +10,15 @@ from teleworkerd.protocol.errors import (
     LocalProtocolError,
     RemoteProtocolError,
     RequestError,
+    TeleworkerError,
 )
 from teleworkerd.protocol.fields import dump, reader
 from teleworkerd.protocol.framing import LENGTH, MAX_FRAME
-from teleworkerd.protocol.messages import (
-    MAX_CHUNK,
-    Message,
-    OutputChunk,
-    Request,
-    RequestId,
-)
+from teleworkerd.protocol.messages import MAX_CHUNK, Message, Request, RequestId
+from teleworkerd.protocol.responses import OutputChunk
 from teleworkerd.protocol.roles import Rejected
 from teleworkerd.protocol.shape import MAX_VALUES, check_shape
+from teleworkerd.protocol.types import MAX_ARGUMENTS
 
 
 T = TypeVar("T")
@@ -56,10 +53,15 @@ def unpack(frame: bytes | memoryview) -> dict[str, object]:
     try:
         value = msgpack.unpackb(
             frame,
+            raw=False,
+            use_list=True,
             strict_map_key=True,
             object_pairs_hook=_unique,
             max_str_len=_MAX_TEXT,
             max_bin_len=MAX_FRAME,
+            max_array_len=MAX_ARGUMENTS,
+            max_map_len=MAX_ARGUMENTS,
+            max_ext_len=0,
         )
     except (ValueError, msgpack.exceptions.UnpackException) as error:
         raise RemoteProtocolError(f"a frame that is not a message: {error}") from error
@@ -83,9 +85,13 @@ def load_record(cls: type[T], data: bytes) -> T:
 
     Raises `RemoteProtocolError` when it is no such thing.
     """
+    value = unpack(data)
+
     try:
-        return cast("T", reader(cast("object", cls))(unpack(data), cls.__name__))
-    except RequestError as error:
+        return cast("T", reader(cast("object", cls))(value, cls.__name__))
+    except RemoteProtocolError:
+        raise
+    except TeleworkerError as error:  # a value that the class itself refuses
         raise RemoteProtocolError(f"{cls.__name__}: {error}") from error
 
 
@@ -121,12 +127,16 @@ def decode(frame: bytes | memoryview, known: Registry) -> Message:
     message = known.get(name) if isinstance(name, str) else None
 
     if message is None:
-        raise RemoteProtocolError(f"unknown message type {name!r:.80}")
+        # What is no text may be as large as the frame: it is not shown.
+        shown = f"{name!r:.80}" if isinstance(name, str) else f"({type(name).__name__})"
+        raise RemoteProtocolError(f"unknown message type {shown}")
 
     try:
         return cast("Message", reader(cast("object", message))(value, message.type))
-    except RequestError as error:
-        if not issubclass(message, Request):
+    except RemoteProtocolError:
+        raise
+    except TeleworkerError as error:  # a value that a class itself refuses
+        if not (isinstance(error, RequestError) and issubclass(message, Request)):
             raise RemoteProtocolError(f"{message.type}: {error}") from error
 
         return Rejected(_READ_ID(value.get("id"), f"{message.type}.id"), error)

@@ -9,7 +9,7 @@ in protocol.md; who breaks one gets a `RemoteProtocolError` (the peer did) or a
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Self
 
 from teleworkerd.protocol.codec import Registry, decode, encode, registry
 from teleworkerd.protocol.errors import (
@@ -32,9 +32,7 @@ from teleworkerd.protocol.messages import (
     VERSION,
     Cancel,
     ClientHello,
-    ConnectionLimits,
     Credit,
-    ErrorResponse,
     InterleaveRequest,
     Message,
     OutputRequest,
@@ -42,8 +40,8 @@ from teleworkerd.protocol.messages import (
     Pong,
     Request,
     Response,
-    ServerHello,
 )
+from teleworkerd.protocol.responses import ConnectionLimits, ErrorResponse, ServerHello
 from teleworkerd.protocol.roles import CLIENT_MESSAGES, SERVER_MESSAGES, Rejected
 
 
@@ -72,6 +70,16 @@ class Connection(ABC):
         self._decoder = FrameDecoder(MAX_FRAME_BEFORE_HELLO)
         self._outgoing: list[bytes] = []
         self._requests = requests
+
+    @property
+    def frames(self) -> int:
+        """How many frames of the peer were taken."""
+        return self._decoder.count
+
+    @property
+    def is_mid_frame(self) -> bool:
+        """Whether, after all `events`, a frame of the peer has begun and not ended."""
+        return self.state is not ConnectionState.CLOSED and self._decoder.has_rest
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes from the peer; then ask `events`."""
@@ -153,6 +161,8 @@ class Connection(ABC):
     def close(self) -> None:
         """Take nothing more in and send nothing more than what is queued."""
         self.state = ConnectionState.CLOSED
+        # What has come of a frame may be large.
+        self._decoder = FrameDecoder(MAX_FRAME_BEFORE_HELLO)
 
     def _open(self) -> None:
         self.state = ConnectionState.OPEN
@@ -177,6 +187,16 @@ class ServerConnection(Connection):
     *name* is what the client's certificate says, *server* names the software,
     *time* is what its clock shows (ns since the epoch).
     """
+
+    @classmethod
+    def refusing(cls, error: RequestError) -> Self:
+        """Return one that says *error* in place of the hello, and is closed."""
+        connection = cls(name="", server="")
+        connection._outgoing = encode(
+            ErrorResponse(error.code, error.message, details=error.details)
+        )
+        connection.close()
+        return connection
 
     def __init__(self, *, name: str, server: str, time: int | None = None) -> None:
         requests = Ledger(asking=RemoteProtocolError, answering=LocalProtocolError)

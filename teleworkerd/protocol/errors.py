@@ -20,6 +20,8 @@
         ├── JobRemoved              it was, while its output was read; details: job
         ├── NoSpace                 too little is free for a job; details: free, floor
         ├── Unavailable             not now; details: retry_after
+        ├── TooMany                 as many as one may have; details: what, most,
+        │                           and retry_after where it passes by itself
         ├── PermissionDenied        the certificate may not do this
         ├── Cancelled               the caller cancelled the request
         ├── UnsupportedVersion      no common protocol version
@@ -72,6 +74,7 @@ class ErrorCode(StrEnum):
     JOB_REMOVED = "job_removed"
     NO_SPACE = "no_space"
     UNAVAILABLE = "unavailable"
+    TOO_MANY = "too_many"
     PERMISSION_DENIED = "permission_denied"
     CANCELLED = "cancelled"
     UNSUPPORTED_VERSION = "unsupported_version"
@@ -182,6 +185,12 @@ class Unavailable(RequestError):
     """The server cannot serve this now."""
 
     code = ErrorCode.UNAVAILABLE
+
+
+class TooMany(RequestError):
+    """The caller has as many of something as one may have, or asks too often."""
+
+    code = ErrorCode.TOO_MANY
 
 
 class PermissionDenied(RequestError):

@@ -296,7 +296,8 @@ def _enum(cls: type[Enum]) -> _Read:
         try:
             return members[value]
         except KeyError:
-            raise _Misfit(f": {value!r:.80} is not a {cls.__name__}") from None
+            known = ", ".join(map(str, members))
+            raise _Misfit(f": {value!r:.80} is none of {known}") from None
 
     return read
 

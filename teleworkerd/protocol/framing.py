@@ -20,14 +20,20 @@ class FrameDecoder:
     Bytes come in by `feed`, or are read into what `get_buffer` returns and
     counted by `received`. *max_size* may be changed at any time; it holds for
     the frames whose length has not been read yet. Memory stays below one frame,
-    and what was last fed or asked for.
+    and what was last fed or asked for. `count` is how many frames were given out.
     """
 
     def __init__(self, max_size: int = MAX_FRAME) -> None:
         self.max_size = max_size
+        self.count = 0
         self._buffer = bytearray()
         self._start = 0  # of what has come and is not yet given out
         self._stop = 0
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether there are bytes that were not given out."""
+        return self._start < self._stop
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Add *data* as it came from the peer."""
@@ -77,6 +83,7 @@ class FrameDecoder:
 
         start = self._start + LENGTH.size
         self._start = start + size
+        self.count += 1
         return memoryview(self._buffer)[start : self._start]
 
     def shrink(self) -> None:

@@ -1,24 +1,27 @@
 """Which requests are in flight on a connection, and what may answer each."""
 
+import operator
 from dataclasses import dataclass, field
 
 from teleworkerd.protocol.errors import ProtocolError
 from teleworkerd.protocol.messages import (
-    ErrorResponse,
-    InterleaveEnd,
     InterleaveRequest,
-    InterleaveResponse,
     Message,
-    OutputChunk,
-    OutputEnd,
-    OutputGap,
     OutputRequest,
-    OutputResponse,
     Request,
     Response,
 )
+from teleworkerd.protocol.responses import (
+    ErrorResponse,
+    InterleaveEnd,
+    InterleaveResponse,
+    OutputChunk,
+    OutputEnd,
+    OutputGap,
+    OutputResponse,
+)
 from teleworkerd.protocol.roles import RESPONSES, Rejected
-from teleworkerd.protocol.types import Stream
+from teleworkerd.protocol.types import MAX_OFFSET, Stream
 
 
 @dataclass(slots=True)
@@ -136,9 +139,22 @@ class Ledger:
             raise self._misplaced(response, response.offset, held.offsets[stream])
 
         if isinstance(response, OutputChunk):
+            self._check_chunk(response, stop)
             self._spend(response, held)
 
         held.offsets[stream] = stop
+
+    def _check_chunk(self, chunk: OutputChunk, stop: int) -> None:
+        if stop > MAX_OFFSET:
+            raise self._answering(
+                f"a chunk for request {chunk.id} up to offset {stop}; no stream"
+                f" goes beyond {MAX_OFFSET}"
+            )
+
+        if chunk.times and not _are_in_order(chunk.times, chunk.offset, stop):
+            raise self._answering(
+                f"a chunk for request {chunk.id} whose times are not those of its bytes"
+            )
 
     def _check_offsets(
         self, response: OutputEnd | InterleaveEnd, held: InFlight
@@ -171,6 +187,17 @@ class Ledger:
             )
 
         held.credit -= size
+
+
+def _are_in_order(times: tuple[int, ...], start: int, stop: int) -> bool:
+    """Whether *times* are pairs of which the first belongs to the byte at *start*."""
+    offsets = times[::2]
+    return (
+        len(times) % 2 == 0
+        and offsets[0] == start
+        and offsets[-1] < stop
+        and all(map(operator.lt, offsets, offsets[1:]))
+    )
 
 
 def _asked(request: OutputRequest | InterleaveRequest) -> dict[Stream, int]:

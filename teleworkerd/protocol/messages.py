@@ -4,31 +4,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final
 
-from teleworkerd.protocol.errors import Details, InvalidRequest
-from teleworkerd.protocol.framing import MAX_FRAME
+from teleworkerd.protocol.errors import InvalidRequest
 from teleworkerd.protocol.types import (
     MAX_LABELS,
     AtMost,
     Between,
     JobSpec,
     JobState,
-    JobStatus,
     Nanoseconds,
     Offset,
     Stream,
-    Text,
     Word,
 )
 
 
 ALPN: Final = "teleworker/1"
+GROUP: Final = "prime256v1"  # of the TLS key exchange, as OpenSSL calls it
 VERSION: Final = 1
 
 MAX_CHUNK: Final = 256 << 10
 MAX_CREDIT: Final = 64 << 20
 MAX_REQUESTS: Final = 256
+MAX_ACCOUNTS: Final = 64
 MAX_PAGE: Final = 500
 MAX_TIMES: Final = 1024  # pairs in a chunk
+EVERYBODY: Final = "*"  # as an owner; no certificate has this name
 MAX_GRACE: Final = 30 * 86_400.0  # seconds
 
 RequestId = Annotated[int, Between(0, (1 << 32) - 1)]
@@ -123,7 +123,8 @@ class ListRequest(Request):
     """Asks for a page of the caller's jobs, newest first.
 
     `states` empty means every state; `before` is the job id where the page
-    before ended.
+    before ended. `owner` is another one whose jobs are wanted, or `EVERYBODY`,
+    for who may see them.
     """
 
     type = "list"
@@ -134,6 +135,7 @@ class ListRequest(Request):
     )
     limit: Annotated[int, Between(1, MAX_PAGE)] = MAX_PAGE
     before: JobRef | None = None
+    owner: Word | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,174 +229,3 @@ class Cancel(Message):
 
     type = "cancel"
     id: RequestId
-
-
-# From the server
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """What the server takes at most on this connection."""
-
-    max_frame: Annotated[int, Between(1, MAX_FRAME)] = MAX_FRAME
-    max_chunk: Annotated[int, Between(1, MAX_CHUNK)] = MAX_CHUNK
-    max_credit: Credits = MAX_CREDIT
-    max_requests: Annotated[int, Between(1, MAX_REQUESTS)] = MAX_REQUESTS
-
-
-@dataclass(frozen=True, slots=True)
-class ServerHello(Message):
-    """The first message on a connection.
-
-    `name` is the CN that the server saw, `time` what its clock shows.
-    """
-
-    type = "hello"
-    versions: Annotated[tuple[int, ...], AtMost(16)]
-    server: Word
-    name: Word
-    limits: ConnectionLimits = ConnectionLimits()
-    time: Nanoseconds | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Goaway(Message):
-    """The server closes the connection; other than at an error, come again."""
-
-    type = "goaway"
-    message: Text
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorResponse(Message):
-    """A request was refused or, with `id` None, the whole connection."""
-
-    type = "error"
-    code: Word
-    message: Annotated[str, AtMost(16 << 10)]
-    id: RequestId | None = None
-    details: Details = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class RunResponse(Response):
-    """The job runs, or has run; `created` is false for a repeated request id."""
-
-    type = "started"
-    job: JobRef
-    created: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class StatusResponse(Response):
-    """One job in full: answers status and wait."""
-
-    type = "job"
-    status: JobStatus
-
-
-@dataclass(frozen=True, slots=True)
-class ListResponse(Response):
-    """A page of jobs; `more` means that another page follows."""
-
-    type = "jobs"
-    jobs: Annotated[tuple[JobStatus, ...], AtMost(MAX_PAGE)]
-    more: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DoneResponse(Response):
-    """Kill and stop were passed on, or the job had ended; or it was removed."""
-
-    type = "done"
-    job: JobRef
-    already_ended: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class OutputResponse(Response):
-    """The subscription stands; chunks follow, and at last one `OutputEnd`.
-
-    `offset` is where it begins: as asked, or later because of `since`.
-    """
-
-    type = "opened"
-    job: JobRef
-    offset: Offset
-
-
-@dataclass(frozen=True, slots=True)
-class InterleaveResponse(Response):
-    """What `OutputResponse` is, for both streams; at last comes `InterleaveEnd`."""
-
-    type = "interleaving"
-    job: JobRef
-    stdout: Offset
-    stderr: Offset
-
-
-@dataclass(frozen=True, slots=True)
-class OutputChunk(Response):
-    """A run of output bytes; `offset` is that of the first.
-
-    `stream` is there where both were asked for. `times` as in `Chunk`.
-    """
-
-    type = "chunk"
-    offset: Offset
-    data: Annotated[bytes, AtMost(MAX_CHUNK)]
-    stream: Stream | None = None
-    times: Annotated[tuple[Offset, ...], AtMost(2 * MAX_TIMES)] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class OutputGap(Response):
-    """Bytes `offset` up to `stop` were dropped; costs no credit."""
-
-    type = "gap"
-    offset: Offset
-    stop: Offset
-    stream: Stream | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OutputEnd(Response):
-    """The last message of an output request.
-
-    `complete` means that the job has ended and `offset` is all that it wrote;
-    then `status` is its last status. Otherwise the subscription ended where it
-    was asked to: at the present, at `until`, or at a cancel.
-    """
-
-    type = "end"
-    offset: Offset
-    complete: bool
-    status: JobStatus | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class InterleaveEnd(Response):
-    """What `OutputEnd` is, for both streams."""
-
-    type = "interleaved"
-    stdout: Offset
-    stderr: Offset
-    complete: bool
-    status: JobStatus | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class InfoResponse(Response):
-    """What the server says about itself, and of its keeper, which restarts it."""
-
-    type = "info"
-    version: Word
-    name: Word
-    started_at: Nanoseconds
-    keeper_started_at: Nanoseconds
-    restarts: int
-    cgroups: Word
-    limits: Annotated[Mapping[Word, Text], AtMost(16)]
-    jobs: Annotated[Mapping[Word, int], AtMost(16)]
-    connections: int
-    load: Annotated[tuple[float, ...], AtMost(3)]

@@ -20,10 +20,11 @@ MAX_LABEL_VALUE: Final = 255
 MAX_MEMORY_MB: Final = 1 << 30  # a pebibyte; far below where the kernel wraps
 MIN_MEMORY_MB: Final = 4  # less kills the job before it can say why
 MAX_TIMEOUT: Final = 10 * 366 * 86_400.0  # seconds
+MAX_OFFSET: Final = (1 << 63) - 1
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ACCOUNT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\$?")
 _LABEL_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,62}")
-
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")  # has no UTF-8
 
 
@@ -45,7 +46,7 @@ class Between:
 Text = Annotated[str, AtMost(4096)]
 Word = Annotated[str, AtMost(255)]
 Bytes = Annotated[bytes, AtMost(MAX_ARGUMENT)]
-Offset = Annotated[int, Between(0, (1 << 63) - 1)]
+Offset = Annotated[int, Between(0, MAX_OFFSET)]
 Nanoseconds = Annotated[int, Between(0, (1 << 63) - 1)]  # since the epoch, UTC
 
 
@@ -132,12 +133,23 @@ class Reason(StrEnum):
     LOST = "lost"
 
 
+class Role(StrEnum):
+    """What the bearer of a certificate may do; `docs/security.md` has the table."""
+
+    ADMIN = "admin"  # everything, with everybody's jobs
+    OPERATOR = "operator"  # see everybody's jobs and end them; start their own
+    VIEWER = "viewer"  # see everybody's jobs, change nothing
+    USER = "user"  # everything, with their own jobs
+    DENY = "deny"  # nothing
+
+
 class LaunchStage(StrEnum):
     """Where on its way to the command's first instruction a launch failed."""
 
     SPOOL = "spool"
     CGROUP = "cgroup"
     FORK = "fork"
+    ISOLATION = "isolation"
     USER = "user"
     WORKDIR = "cwd"
     EXEC = "exec"
@@ -198,7 +210,8 @@ class JobSpec:
     of the job's account. `timeout` is in seconds from the start of the command.
     With `merge` stderr is the same pipe as stdout. `output_limit` bounds the bytes
     kept of both streams together, `on_full` says what happens then; None leaves
-    both to the server. Raises `InvalidRequest` for what no kernel would run.
+    both to the server. `user` is a Unix account that was granted to the owner; None
+    is the owner's first. Raises `InvalidRequest` for what no kernel would run.
     """
 
     command: Annotated[tuple[Bytes, ...], AtMost(MAX_ARGUMENTS)]
@@ -215,6 +228,7 @@ class JobSpec:
     merge: bool = False
     output_limit: Offset | None = None
     on_full: OnFull | None = None
+    user: Word | None = None
 
     def __post_init__(self) -> None:
         if not self.command or not self.command[0]:
@@ -235,6 +249,11 @@ class JobSpec:
             raise InvalidRequest(
                 f"name {self.name!r} is not valid; use 1 to 64 of A-Z a-z 0-9 _ . -"
                 " and begin with a letter or digit"
+            )
+
+        if self.user is not None and not _ACCOUNT.fullmatch(self.user):
+            raise InvalidRequest(
+                f"user {self.user!r:.80} is not the name of a Unix account"
             )
 
         if self.output_limit is not None and self.output_limit < 0:

@@ -1,7 +1,8 @@
-"""`python -m teleworkerd.server VERSION CHANNEL [LISTENER...]`: how it is started.
+"""`python -m teleworkerd.server VERSION CHANNEL FILES [LISTENER...]`: its start.
 
-VERSION is the keeper's. The others are descriptors: its end of the socket pair, and
-the sockets that listen for clients.
+VERSION is the keeper's. The others are descriptors: two of socket pairs, for messages
+and for the certificate files, and the sockets that listen for clients. The working
+directory is the state directory, which may be out of the reach of our account.
 """
 
 import asyncio
@@ -14,6 +15,8 @@ import sys
 import uvloop
 
 from teleworkerd import __version__
+from teleworkerd.keeper.syscalls import own_session_keyring
+from teleworkerd.privilege_drop import gain_nothing
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.memory import expect_chunks
 from teleworkerd.server.app import serve
@@ -33,12 +36,17 @@ def main() -> int:
     expect_chunks()
     faulthandler.register(signal.SIGQUIT)
 
+    gain_nothing()
+    own_session_keyring()
+
     try:
         _check(version)
-        channel, *listeners = (socket.socket(fileno=int(fd)) for fd in descriptors)
+        channel, files, *listeners = (
+            socket.socket(fileno=int(fd)) for fd in descriptors
+        )
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(channel, listeners))
+            runner.run(serve(channel, files, listeners, state_dir="."))
     except (TeleworkerError, OSError, MemoryError) as error:
         # Before anything is set up, that goes to stderr as it is.
         log.error("cannot serve: %s", lack_of(error) or error)

@@ -14,7 +14,8 @@ from teleworkerd.protocol.errors import (
     RequestError,
     Unavailable,
 )
-from teleworkerd.protocol.messages import ErrorResponse, Message, Request
+from teleworkerd.protocol.messages import Message, Request
+from teleworkerd.protocol.responses import ErrorResponse
 from teleworkerd.server.handlers import HANDLERS, Call, Handler, Service
 from teleworkerd.server.session import Session, error_response
 from teleworkerd.spare import lack_of

@@ -5,10 +5,11 @@ import logging
 import os
 from typing import Final, Self
 
-from teleworkerd.config import Address, Config, parse_address
+from teleworkerd.config import Config
 from teleworkerd.counters import Counters
 from teleworkerd.metrics import CONTENT_TYPE, Metrics, Sources
 from teleworkerd.server.handlers import Service
+from teleworkerd.settings import Address, parse_address
 
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ def exporter_of(config: Config, service: Service) -> Exporter:
         readings=service.readings,
         state_dir=config.state_dir,
         keeper_pid=os.getppid(),
+        keeper_open_files=service.keeper_open_files,
         keeper_started_at=service.welcome.keeper_started_at,
         started_at=service.started_at,
         restarts=service.welcome.restarts,

@@ -10,40 +10,46 @@ from typing import Any, Final
 
 from teleworkerd import __version__
 from teleworkerd.counters import Counters
+from teleworkerd.execution import Caller
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.keeper.messages import Welcome
 from teleworkerd.output.subscription import Reading
 from teleworkerd.protocol.codec import dump_record
+from teleworkerd.protocol.errors import PermissionDenied, TooMany
 from teleworkerd.protocol.framing import MAX_FRAME
 from teleworkerd.protocol.messages import (
-    DoneResponse,
     InfoRequest,
-    InfoResponse,
-    InterleaveEnd,
     InterleaveRequest,
-    InterleaveResponse,
     KillRequest,
     ListRequest,
-    ListResponse,
     Message,
-    OutputChunk,
-    OutputEnd,
-    OutputGap,
     OutputRequest,
-    OutputResponse,
     RemoveRequest,
     Request,
     RunRequest,
-    RunResponse,
     StatusRequest,
-    StatusResponse,
     StopRequest,
     WaitRequest,
 )
+from teleworkerd.protocol.responses import (
+    DoneResponse,
+    InfoResponse,
+    InterleaveEnd,
+    InterleaveResponse,
+    ListResponse,
+    OutputChunk,
+    OutputEnd,
+    OutputGap,
+    OutputResponse,
+    RunResponse,
+    StatusResponse,
+)
 from teleworkerd.protocol.shape import MAX_VALUES
 from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Piece, Stream
+from teleworkerd.server.access import Access, Right
 from teleworkerd.server.session import Session
+from teleworkerd.server.trail import Trail
 from teleworkerd.spare import lack_of
 
 
@@ -58,9 +64,13 @@ class Service:
     """What handlers work with."""
 
     manager: JobManager
+    access: Access
+    trail: Trail
     welcome: Welcome
     connections: Callable[[], int]
     counters: Counters
+    accounts: Callable[[str], tuple[str, ...]] = lambda _: ()
+    keeper_open_files: Callable[[], int] = lambda: 0
     started_at: int = field(default_factory=time.time_ns)
     readings: set[tuple[Job, Reading]] = field(default_factory=set)
 
@@ -77,34 +87,64 @@ class Call:
         """The name that the caller's jobs belong to."""
         return self.session.principal.name
 
+    @property
+    def by(self) -> Caller:
+        """The caller, as the audit log has it."""
+        return self.session.caller
+
 
 async def run(service: Service, call: Call, request: RunRequest) -> Message:
     """Start a job."""
-    job, created = await service.manager.run(
-        request.spec, owner=call.owner, request_id=request.request_id
-    )
+    try:
+        service.access.check(call.owner, Right.START)
+        _check_account(service, call, request.spec.user)
+        job, created = await service.manager.run(
+            request.spec, owner=call.owner, request_id=request.request_id, by=call.by
+        )
+    except (PermissionDenied, TooMany) as error:
+        service.trail.refused(call.by, request.type, error)
+        raise
+
     return RunResponse(call.id, job.id, created)
+
+
+def _job(service: Service, call: Call, request: Any, right: Right) -> Job:
+    """Return the job of *request*, which needs *right* on it."""
+    return service.access.job(request.job, call.by, right, what=request.type)
+
+
+def _check_account(service: Service, call: Call, user: str | None) -> None:
+    """Say at once what the keeper would refuse, too; raises `PermissionDenied`."""
+    granted = service.accounts(call.owner)
+
+    if user is not None and granted and user not in granted:
+        raise PermissionDenied(
+            f"account {user} is not granted to {call.owner}; granted:"
+            f" {', '.join(granted)}",
+            {"user": user},
+        )
 
 
 async def status(service: Service, call: Call, request: StatusRequest) -> Message:
     """Tell about one job."""
-    job = service.manager.get(request.job, owner=call.owner)
+    job = _job(service, call, request, Right.SEE)
     return StatusResponse(call.id, job.status)
 
 
 async def wait(service: Service, call: Call, request: WaitRequest) -> Message:
     """Tell about one job once it has ended."""
-    job = service.manager.get(request.job, owner=call.owner)
+    job = _job(service, call, request, Right.SEE)
     return StatusResponse(call.id, await job.wait())
 
 
 async def list_jobs(service: Service, call: Call, request: ListRequest) -> Message:
     """Tell about many jobs, as many as one frame is sure to hold."""
+    owner = service.access.owner_to_list(call.by, request.owner)
     page: list[JobStatus] = []
     size = values = 0
 
     for job in service.manager.list(
-        owner=call.owner,
+        owner=owner,
         states=request.states,
         name=request.name,
         labels=request.labels,
@@ -125,38 +165,38 @@ async def list_jobs(service: Service, call: Call, request: ListRequest) -> Messa
 
 async def kill(service: Service, call: Call, request: KillRequest) -> Message:
     """Send a signal to a job."""
-    job = service.manager.get(request.job, owner=call.owner)
+    job = _job(service, call, request, Right.END)
 
     if job.has_exited:
         return DoneResponse(call.id, job.id, already_ended=True)
 
-    service.manager.signal(job, request.signal, tree=request.tree)
+    service.manager.signal(job, request.signal, tree=request.tree, by=call.by)
     await service.manager.launched(job)
     return DoneResponse(call.id, job.id)
 
 
 async def stop(service: Service, call: Call, request: StopRequest) -> Message:
     """Begin to end a job."""
-    job = service.manager.get(request.job, owner=call.owner)
+    job = _job(service, call, request, Right.END)
 
     if job.has_exited:
         return DoneResponse(call.id, job.id, already_ended=True)
 
-    service.manager.stop(job, grace=request.grace)
+    service.manager.stop(job, grace=request.grace, by=call.by)
     await service.manager.launched(job)
     return DoneResponse(call.id, job.id)
 
 
 async def remove(service: Service, call: Call, request: RemoveRequest) -> Message:
     """Remove a job that has ended."""
-    job = service.manager.get(request.job, owner=call.owner)
-    await service.manager.remove(job)
+    job = _job(service, call, request, Right.REMOVE)
+    await service.manager.remove(job, by=call.by)
     return DoneResponse(call.id, job.id)
 
 
 async def output(service: Service, call: Call, request: OutputRequest) -> Message:
     """Send a stream from an offset on, as far as the client gives credit."""
-    job = service.manager.get(request.job, owner=call.owner)
+    job = _job(service, call, request, Right.SEE)
 
     with job.subscribe(
         {request.stream: request.offset},
@@ -178,7 +218,7 @@ async def interleave(
     service: Service, call: Call, request: InterleaveRequest
 ) -> Message:
     """Send both streams in order, as far as the client gives credit."""
-    job = service.manager.get(request.job, owner=call.owner)
+    job = _job(service, call, request, Right.SEE)
 
     with job.subscribe(
         {Stream.STDOUT: request.stdout, Stream.STDERR: request.stderr},
@@ -274,6 +314,8 @@ async def info(service: Service, call: Call, request: InfoRequest) -> Message:  
         jobs=service.manager.counts(),
         connections=service.connections(),
         load=_load(),
+        role=service.access.role(call.owner),
+        accounts=service.accounts(call.owner),
     )
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine
@@ -10,7 +9,8 @@ from typing import Any, Final, Protocol, cast
 
 from teleworkerd import __version__
 from teleworkerd.config import Config
-from teleworkerd.counters import Counters, Refusal
+from teleworkerd.counters import Counters, Dismissal, Refusal
+from teleworkerd.execution import Caller
 from teleworkerd.protocol.connection import ServerConnection
 from teleworkerd.protocol.errors import (
     ConnectionClosed,
@@ -18,6 +18,7 @@ from teleworkerd.protocol.errors import (
     ProtocolViolation,
     RemoteProtocolError,
     RequestError,
+    TooMany,
     Unavailable,
 )
 from teleworkerd.protocol.messages import (
@@ -25,21 +26,25 @@ from teleworkerd.protocol.messages import (
     Cancel,
     ClientHello,
     Credit,
-    ErrorResponse,
-    Goaway,
     Message,
     Ping,
     Request,
 )
+from teleworkerd.protocol.responses import ErrorResponse, Goaway
 from teleworkerd.protocol.roles import Rejected
 from teleworkerd.server.auth import Principal, authenticate
+from teleworkerd.server.certificates import format_moment
+from teleworkerd.server.deadline import Deadline
+from teleworkerd.server.intake import Hold, Intake
+from teleworkerd.server.peer import UNKNOWN, bound_kernel_buffer, is_gone, peer_of
+from teleworkerd.server.refusals import Refusals
 
 
 log = logging.getLogger(__name__)
 
 SOFTWARE: Final = f"teleworkerd {__version__}"
 
-_GONE: Final = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT, as TCP_INFO begins
+_LOOK: Final = 60.0  # seconds at most until a certificate is looked at again
 
 
 class Dispatch(Protocol):
@@ -51,39 +56,61 @@ class Dispatch(Protocol):
         """Return the coroutine that does it."""
 
 
+class Registry(Protocol):
+    """Knows all sessions, and what they may have together."""
+
+    def came(self, session: "Session") -> None:
+        """Take *session* in; nobody knows yet whose it is."""
+
+    def admit(self, session: "Session") -> None:
+        """Let its client in; raises `PermissionDenied`, `TooMany`, `Unavailable`."""
+
+    def begin(self, session: "Session", request: Request) -> None:
+        """Let its client have *request* done; raises `TooMany`."""
+
+    def end(self, session: "Session", request: Request) -> None:
+        """Note that nothing is done for *request* any more."""
+
+    def left(self, session: "Session") -> None:
+        """Forget *session*, whose connection is gone."""
+
+
 class Session(asyncio.Protocol):
     """Authenticates the client, then hands its requests to *dispatch*.
 
-    *opened* and *closed* tell the owner of all sessions, at once; *opened* may raise
-    `Unavailable`. `is_lost` says that the transport is gone.
+    *arrived* is called when the handshake is done, the *registry* at once. `is_lost`
+    says that the transport is gone.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it works with
         self,
         config: Config,
         dispatch: Dispatch,
+        registry: Registry,
         *,
-        opened: Callable[["Session"], None],
-        closed: Callable[["Session"], None],
+        arrived: Callable[[], None],
         counters: Counters,
+        refusals: Refusals,
     ) -> None:
-        self.principal = Principal("", "")
+        self.principal = Principal("")
         self._config = config
         self._dispatch = dispatch
-        self._opened = opened
-        self._closed = closed
+        self._registry = registry
+        self._arrived = arrived
         self._counters = counters
+        self._refusals = refusals
         self._transport: asyncio.Transport
         self._connection: ServerConnection
-        self._peer = "?"
+        self._intake: Intake
+        self._peer = UNKNOWN
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._credited: dict[int, asyncio.Event] = {}
         self._writable = asyncio.Event()
         self._writable.set()
         self.is_lost = False
         self._is_closing = False
-        self._last_heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._idle = Deadline(config.server.idle_timeout, self._nothing_asked)
 
     def __str__(self) -> str:
         return f"{self.principal.name}@{self._peer}"
@@ -92,31 +119,35 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the client, or refuse it with the reason."""
+        self._arrived()
         self._transport = cast("asyncio.Transport", transport)
-        self._peer = format_peer(transport.get_extra_info("peername"))
-        limits = self._config.output
-        self._transport.set_write_buffer_limits(high=limits.send_buffer)
-        _bound_kernel_buffer(transport, limits.send_buffer)
+        self._peer = peer_of(transport.get_extra_info("peername"))
+        limits = self._config.server
+        self._intake = Intake(self._transport, limits, late=self._frame_missing)
+        send_buffer = self._config.output.send_buffer
+        self._transport.set_write_buffer_limits(high=send_buffer)
+        bound_kernel_buffer(transport, send_buffer)
+        self._registry.came(self)
 
         try:
-            self._opened(self)
             self._authenticate()
-        except (PermissionDenied, Unavailable) as error:
-            log.warning("refused %s: %s", self._peer, error)
-            self._counters.refusals[_refusal(error)] += 1
-            self._connection = ServerConnection(name="", server=SOFTWARE)
-            self._refuse(error)
+            self._registry.admit(self)
+        except (PermissionDenied, TooMany, Unavailable) as error:
+            kind = self._kind_of(error)
+            self._refusals.tell(self._peer, kind, str(error), by=self.caller)
+            self._connection = ServerConnection.refusing(error)
+            self._flush()
+            self.close()
             return
 
         self._connection = ServerConnection(
             name=self.principal.name, server=SOFTWARE, time=time.time_ns()
         )
         self._flush()
-        self._later(self._config.server.hello_timeout, self._hello_missing)
+        self._later(limits.hello_timeout, self._hello_missing)
 
     def data_received(self, data: bytes) -> None:
         """Feed the protocol, and act on the messages that it yields."""
-        self._last_heard = asyncio.get_running_loop().time()
         self._connection.receive_data(data)
 
         try:
@@ -124,28 +155,34 @@ class Session(asyncio.Protocol):
                 self._accept(message)
         except (RemoteProtocolError, RequestError) as error:
             log.warning("%s broke the protocol: %s", self, error)
+            self._counters.dismissals[Dismissal.PROTOCOL] += 1
             self._flush()
             self.close()
         else:
             self._flush()
 
+            if self._intake.took(self._connection):
+                self._counters.throttled += 1
+                log.info("%s sends too many messages: it is not always read", self)
+
     def pause_writing(self) -> None:
         """Hold back senders: the client is slow to read."""
         self._writable.clear()
         # Who does not take the answers shall not ask for more.
-        self._transport.pause_reading()
+        self._intake.hold(Hold.SLOW)
 
     def resume_writing(self) -> None:
         """Let senders go on."""
         self._writable.set()
-        self._last_heard = asyncio.get_running_loop().time()
-        self._transport.resume_reading()
+        self._intake.release(Hold.SLOW)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End every request of the client that has gone."""
         self.is_lost = True
         self._connection.close()
         self._writable.set()
+        self._intake.close()
+        self._idle.close()
 
         if self._timer is not None:
             self._timer.cancel()
@@ -154,15 +191,12 @@ class Session(asyncio.Protocol):
             task.cancel()
 
         log.debug("%s is gone: %s", self, exc or "closed")
-        self._closed(self)
+        self._registry.left(self)
 
     # What handlers call
 
     async def send(self, message: Message) -> None:
-        """Send *message*, waiting while the client is slow to read.
-
-        Raises `ConnectionClosed` when it has gone.
-        """
+        """Send *message*, and wait for a slow client; raises `ConnectionClosed`."""
         self._check_open()
         self._connection.send(message)
         self._flush()
@@ -187,6 +221,11 @@ class Session(asyncio.Protocol):
     # What the owner of all sessions calls
 
     @property
+    def caller(self) -> Caller:
+        """The client, as the audit log has it."""
+        return Caller(self.principal.name, self.principal.serial, str(self._peer))
+
+    @property
     def requests(self) -> tuple[asyncio.Task[None], ...]:
         """What is under way for the client."""
         return tuple(self._requests.values())
@@ -197,6 +236,19 @@ class Session(asyncio.Protocol):
             self._connection.send(Goaway(message))
             self._flush()
             self.close()
+
+    def dismiss(self, error: RequestError, why: Dismissal = Dismissal.ACCESS) -> None:
+        """Tell the client that it is not welcome any more, and close."""
+        if self._is_closing:
+            return
+
+        self._refusals.dismissed(self.caller, f"{self} has to go: {error}")
+        self._counters.dismissals[why] += 1
+        self._refuse(error)
+
+    def abort(self) -> None:
+        """End the connection now, whatever has not been sent."""
+        self._transport.abort()
 
     def close(self) -> None:
         """Close after what has been sent; by force when that takes too long."""
@@ -215,14 +267,14 @@ class Session(asyncio.Protocol):
         if tls.selected_alpn_protocol() != ALPN:
             raise PermissionDenied(f"the client does not speak {ALPN} (ALPN)")
 
-        self.principal = authenticate(tls.getpeercert())
+        self.principal = authenticate(tls)
 
     def _accept(self, message: Message) -> None:
         match message:
             case ClientHello():
                 log.info("%s connected, with %r", self, message.agent)
-                self._last_heard = asyncio.get_running_loop().time()
-                self._later(self._config.server.ping_interval, self._check_alive)
+                self._look_again()
+                self._idle.begin()
             case Request():
                 self._start(message)
             case Rejected(request_id, error):
@@ -238,15 +290,28 @@ class Session(asyncio.Protocol):
                 pass
 
     def _start(self, request: Request) -> None:
+        try:
+            self._registry.begin(self, request)
+        except TooMany as error:
+            self._connection.send(error_response(request.id, error))
+            self._counters.requests[request.type, error.code] += 1
+            return
+
+        self._idle.end()
         task = asyncio.create_task(self._dispatch(self, request))
         self._requests[request.id] = task
-        task.add_done_callback(lambda task: self._finished(request.id, task))
+        task.add_done_callback(lambda task: self._finished(request, task))
 
-    def _finished(self, request_id: int, task: asyncio.Task[None]) -> None:
+    def _finished(self, request: Request, task: asyncio.Task[None]) -> None:
+        self._registry.end(self, request)
+
         # A client may use the id again as soon as it has the response.
-        if self._requests.get(request_id) is task:
-            del self._requests[request_id]
-            self._credited.pop(request_id, None)
+        if self._requests.get(request.id) is task:
+            del self._requests[request.id]
+            self._credited.pop(request.id, None)
+
+        if not self._requests and not self.is_lost:
+            self._idle.begin()
 
     def _refuse(self, error: RequestError) -> None:
         if not self._is_closing:
@@ -257,36 +322,67 @@ class Session(asyncio.Protocol):
     def _flush(self) -> None:
         pieces = self._connection.data_to_send()
 
-        if pieces and not self.is_lost and not _is_gone(self._transport):
+        if pieces and not self.is_lost and not is_gone(self._transport):
             self._transport.writelines(pieces)
 
     def _check_open(self) -> None:
         if self.is_lost or self._is_closing:
             raise ConnectionClosed(f"{self} is gone")
 
+    def _kind_of(self, error: RequestError) -> Refusal:
+        if not isinstance(error, PermissionDenied):
+            return Refusal.CROWDED
+
+        return Refusal.ACCESS if self.principal.name else Refusal.IDENTITY
+
     def _hello_missing(self) -> None:
-        log.warning("%s sent no hello", self)
-        self._counters.refusals[Refusal.SILENT] += 1
+        reason = f"{self.principal.name} sent no hello"
+        self._refusals.tell(self._peer, Refusal.SILENT, reason, by=self.caller)
         self._refuse(ProtocolViolation("no hello came in time"))
+
+    def _frame_missing(self) -> None:
+        seconds = self._config.server.frame_timeout
+        late = ProtocolViolation(f"a frame was not whole after {seconds:g} s")
+        self.dismiss(late, Dismissal.PROTOCOL)
+
+    def _nothing_asked(self) -> None:
+        if not self._is_closing:
+            seconds = self._config.server.idle_timeout
+            log.info("%s asked nothing for %g s: sent away", self, seconds)
+            self._counters.dismissals[Dismissal.IDLE] += 1
+            self.say_goodbye(f"nothing was asked for {seconds:g} s")
 
     def _check_alive(self) -> None:
         limits = self._config.server
-        silence = asyncio.get_running_loop().time() - self._last_heard
 
-        if not self._writable.is_set():
-            # We do not listen now; who does not read at all, the kernel drops.
-            silence = 0.0
+        if time.time() > self.principal.expires_at:
+            at = format_moment(self.principal.expires_at)
+            error = PermissionDenied(f"your certificate has expired at {at}")
+            self.dismiss(error, Dismissal.EXPIRED)
+            return
+
+        if is_gone(self._transport):
+            # The loop does not tell, as long as it has something for the client.
+            self.close()
+            return
+
+        silence = self._intake.silence
 
         if silence >= limits.ping_timeout:
             log.info("%s was silent for %.0f s: dropped", self, silence)
-            self._transport.abort()
+            self._counters.dismissals[Dismissal.SILENT] += 1
+            self.abort()
             return
 
         if silence >= limits.ping_interval:
             self._connection.send(Ping())
             self._flush()
 
-        self._later(limits.ping_interval, self._check_alive)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        interval = min(self._config.server.ping_interval, _LOOK)
+        self._later(interval, self._check_alive)
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         if self._timer is not None:
@@ -300,39 +396,3 @@ def error_response(request_id: int | None, error: RequestError) -> ErrorResponse
     return ErrorResponse(
         code=error.code, message=error.message, id=request_id, details=error.details
     )
-
-
-def format_peer(address: tuple[str, int] | None) -> str:
-    """Return a socket's peer as people write it."""
-    if not address:
-        return "?"
-
-    host, port, *_ = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _refusal(error: RequestError) -> Refusal:
-    is_full = isinstance(error, Unavailable)
-    return Refusal.CROWDED if is_full else Refusal.IDENTITY
-
-
-def _is_gone(transport: asyncio.Transport) -> bool:
-    """Whether nothing arrives any more; the loop tells of a lost connection later.
-
-    Until then it would log each attempt.
-    """
-    if transport.is_closing():
-        return True
-
-    try:
-        sock = transport.get_extra_info("socket")
-        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _GONE
-    except OSError:
-        return True
-
-
-def _bound_kernel_buffer(transport: asyncio.BaseTransport, size: int) -> None:
-    sock = transport.get_extra_info("socket")
-
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)

@@ -8,6 +8,7 @@ there the file may be in order.
 import contextlib
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from teleworkerd.reserve import Reserve
 
 
 T = TypeVar("T")
+
+_Row = tuple[bytes, bytes, bytes, bytes, bytes | None]
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +56,11 @@ _INSERT: Final = """
 """
 _LOG_PAGES: Final = 128  # so that the reserve has room for all that is in the log
 _FILES: Final = ("", "-wal", "-shm", "-journal")
-_BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_BROKEN: Final = frozenset(
+    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_INTERRUPT}
+)
+_PATIENCE: Final = 60.0  # seconds for a look at all of it
+_STEPS_EACH: Final = 100_000  # of SQLite's, between two looks at the clock
 _ADVICE: Final = {
     sqlite3.SQLITE_FULL: "make room on its disk",
     sqlite3.SQLITE_IOERR: "the kernel's log says what is wrong with its disk",
@@ -65,6 +72,10 @@ _ADVICE: Final = {
 
 class StoreError(TeleworkerError):
     """The database cannot be used; the message names the file and the cause."""
+
+
+class BrokenError(StoreError):
+    """The file is broken, and only another process may begin it anew."""
 
 
 class UnfitRecordError(StoreError):
@@ -97,14 +108,17 @@ class Database:
 
     On a full disk pieces of *reserve* are given up. Each call may raise
     `sqlite3.Error`, `OSError` and `StoreError`; `explain` makes them one.
-    `was_broken` says that the file was, and that this one is new.
+    `was_broken` says that the file was, and that this one is new. Whoever sets
+    `is_fixed` may not put another in its place: then `BrokenError` is raised.
     """
 
     def __init__(self, path: Path, reserve: Reserve) -> None:
         self.was_broken = False
+        self.is_fixed = False
         self._path = path
         self._reserve = reserve
         self._connection: sqlite3.Connection | None = None
+        self._rows: list[_Row] | None = None  # as they were when it was opened
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -117,16 +131,16 @@ class Database:
     def open(self) -> None:
         """Open or make the file; put it out of the way and begin anew if broken."""
         self._try(partial(self._spend, self._connect))
+        self._rows = self._fetch()
         self._reserve.fill()
 
     def load(self) -> list[JobRecord]:
         """Return all records that can be read, oldest first; drop all others."""
-        rows: list[tuple[bytes, bytes, bytes, bytes, bytes | None]] = []
-
-        if not self._try(lambda: rows.extend(self.connection.execute(_SELECT))):
-            return []
-
+        rows, self._rows = self._rows, None
         records = []
+
+        if rows is None:
+            rows = self._fetch()
 
         for row in rows:
             try:
@@ -136,17 +150,29 @@ class Database:
 
         return records
 
+    def _fetch(self) -> list[_Row]:
+        rows: list[_Row] = []
+        is_whole = self._try(lambda: rows.extend(self.connection.execute(_SELECT)))
+        return rows if is_whole else []
+
     def write(self, records: Mapping[str, JobRecord | None]) -> None:
         """Write *records* by their ids, in one transaction; None removes one.
 
         Raises `UnfitRecordError` when there is nothing wrong with the database.
         """
+        self._rows = None
+
         if not self._try(partial(self._write, records)):
             self._write(records)
 
     def close(self) -> None:
         """Close the file; twice is no harm."""
         if self._connection is not None:
+            if self.is_fixed:
+                # SQLite would remove the log, and may not: it is left empty instead.
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
             self._connection.close()
             self._connection = None
 
@@ -172,6 +198,13 @@ class Database:
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
+        # A process that has given up root may make no files.
+        database.execute("PRAGMA temp_store = MEMORY")
+        # It was written by a process that the network can talk to.
+        database.execute("PRAGMA trusted_schema = OFF")
+        database.execute("PRAGMA cell_size_check = ON")
+        deadline = time.monotonic() + _PATIENCE
+        database.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_EACH)
         database.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         (version,) = database.execute("PRAGMA user_version").fetchone()
 
@@ -190,6 +223,7 @@ class Database:
             )
 
         _check_table(database)
+        database.set_progress_handler(None, 0)
 
     def _try(self, action: Callable[[], None]) -> bool:
         """Do *action*; begin anew, and return false, if it finds the file broken."""
@@ -205,12 +239,15 @@ class Database:
         return True
 
     def _begin_anew(self, error: Exception) -> None:
+        if self.is_fixed:
+            raise BrokenError(f"database {self._path} is broken ({error})") from error
+
         self.close()
         aside = f"{self._path}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
 
         for suffix in _FILES:
             with contextlib.suppress(FileNotFoundError):
-                Path(f"{self._path}{suffix}").rename(f"{aside}{suffix}")
+                _put_aside(Path(f"{self._path}{suffix}"), Path(f"{aside}{suffix}"))
 
         log.error(
             "database %s is broken (%s): it is kept as %s, and begun anew; what was in"
@@ -335,6 +372,15 @@ def _check(database: sqlite3.Connection, version: int) -> None:
     if result != "ok":
         raise _BrokenError(result)
 
+    # Nothing that we have not made, and that a look at the table would set going.
+    (others,) = database.execute(
+        "SELECT count(*) FROM sqlite_schema WHERE type NOT IN ('table', 'index')"
+        " OR tbl_name != 'job' OR (type = 'index' AND sql IS NOT NULL)"
+    ).fetchone()
+
+    if others:
+        raise _BrokenError("it has views, triggers or tables that are not ours")
+
     (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
     if bool(tables) != bool(version):
@@ -349,6 +395,13 @@ def _check_table(database: sqlite3.Connection) -> None:
             raise _BrokenError(str(error)) from error
 
         raise
+
+
+def _put_aside(path: Path, aside: Path) -> None:
+    if path.stat().st_size == 0:
+        path.unlink()
+    else:
+        path.rename(aside)
 
 
 def _is_broken(error: Exception) -> bool:

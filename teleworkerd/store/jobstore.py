@@ -10,6 +10,7 @@ from typing import Final, Self, TypeVar
 
 from teleworkerd.reserve import Reserve
 from teleworkerd.store.database import (
+    BrokenError,
     Database,
     JobRecord,
     StoreError,
@@ -31,11 +32,15 @@ class JobStore:
 
     What is saved while the disk works is written together, in one transaction. What
     cannot be written waits, and is tried again until it is, or the store is closed.
+    `lost` is set when it is broken, and cannot be begun anew by this process.
     """
 
     def __init__(self, path: Path) -> None:
+        self.lost = asyncio.Event()
+        # The one is opened once, and named in messages; the other again and again, by
+        # the way that is open to us.
         self._reserve = Reserve(path.with_name(f"{path.name}.reserve"))
-        self._database = Database(path, self._reserve)
+        self._database = Database(path.absolute(), self._reserve)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._pending: dict[str, JobRecord | None] = {}  # None: to be removed
         self._writing: dict[str, JobRecord | None] = {}
@@ -63,6 +68,14 @@ class JobStore:
         await self._in_thread(self._database.open)
         self._refilling = asyncio.create_task(self._refill())
         return self
+
+    def give_to(self, group: int) -> None:
+        """Prepare for a process that may open no file of the database any more.
+
+        What is open stays so; the reserve, which is not, is for *group*.
+        """
+        self._reserve.give_to(group)
+        self._database.is_fixed = True
 
     async def load(self) -> list[JobRecord]:
         """Return all records that can be read, oldest first; raises `StoreError`."""
@@ -136,6 +149,9 @@ class JobStore:
                 self._wrote()
                 _settle(written, error)
             except StoreError as error:
+                if isinstance(error, BrokenError):
+                    self.lost.set()
+
                 # Newer ones of the same jobs stay.
                 self._pending = records | self._pending
                 _settle(written, error)

@@ -14,10 +14,11 @@ from typing import Final
 
 import pytest
 
-from teleworkerd.config import Config, DaemonConfig
+from teleworkerd.config import Config
 from teleworkerd.daemon.facts import DaemonFacts, DaemonState, describe_end, timestamp
 from teleworkerd.daemon.running import find_keeper
 from teleworkerd.keeper.state_dir import StateDirectory
+from teleworkerd.settings import DaemonConfig
 
 
 # Holds the lock of a directory until its stdin is closed.

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from teleworkerd.config import Address, ConfigError
 from teleworkerd.daemon.listening import Listeners, given, listen
+from teleworkerd.settings import Address, ConfigError
 
 
 @pytest.fixture(params=[0, 1], ids=["free port", "port by number"])

@@ -7,16 +7,11 @@ from typing import Any
 
 import pytest
 
-from teleworkerd.config import (
-    Config,
-    ConfigError,
-    DaemonConfig,
-    JobsConfig,
-    MetricsConfig,
-)
+from teleworkerd.config import Config
 from teleworkerd.daemon import reload
 from teleworkerd.daemon.facts import DaemonFacts, DaemonState
 from teleworkerd.daemon.reload import Reloading
+from teleworkerd.settings import ConfigError, DaemonConfig, JobsConfig, MetricsConfig
 
 
 class Scene:
@@ -29,6 +24,8 @@ class Scene:
         self.config = Config()
         self.servers = 1
         self.used: list[Config] = []
+        self.audited: list[tuple[str, str, str | None]] = []
+        self.audit = self
         self.next: Config | Exception = Config(jobs=JobsConfig(linger=7.0))
         servers = SimpleNamespace(settled=asyncio.Event(), is_serving=False)
         servers.settled.set()
@@ -45,6 +42,10 @@ class Scene:
         """Be the keeper."""
         self.used.append(config)
         self.config = config
+
+    def write(self, event: str, result: str, *, message: str | None) -> None:
+        """Be the audit log."""
+        self.audited.append((event, result, message))
 
     def note(self, **changes: Any) -> None:
         """Be the report."""
@@ -83,6 +84,7 @@ async def test_reload(scene: Scene) -> None:
     """What was read is used; a manager is told of the beginning and the end."""
     assert await scene.reload() is None
     assert scene.used == [scene.next]
+    assert scene.audited == [("reload", "ok", None)]
     begin, end = scene.told
 
     assert begin[0] == "RELOADING=1"
@@ -104,7 +106,7 @@ async def test_failure(scene: Scene, error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    "jobs", [JobsConfig(user="no-such"), JobsConfig(users={"alice": "no-such"})]
+    "jobs", [JobsConfig(user="no-such"), JobsConfig(users={"alice": ("no-such",)})]
 )
 async def test_accounts(scene: Scene, jobs: JobsConfig) -> None:
     """Accounts that are not there are not used, and nothing beside them is."""

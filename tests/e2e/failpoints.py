@@ -26,6 +26,7 @@ class Failpoints:
     def __init__(self, place: Place) -> None:
         self._directory = place.base / "failpoints"
         self._directory.mkdir()
+        self._directory.chmod(0o777)  # for the server, which is not root any more
 
     @property
     def environment(self) -> dict[str, str]:

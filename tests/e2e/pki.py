@@ -104,7 +104,7 @@ def issue(
     into: Path,
     purpose: Purpose = Purpose.CLIENT,
     begins: timedelta = -DAY,
-    ends: timedelta = DAY,
+    ends: timedelta = 90 * DAY,
 ) -> Identity:
     """Make a certificate by the CA of *certificates* that may be odd in any way.
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import resource
+import subprocess
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from itertools import count
@@ -27,6 +28,7 @@ T = TypeVar("T")
 DEADLINE: Final = 15.0  # seconds; what it bounds takes one at most
 IDLE: Final = 2.0  # seconds in which nothing is asked
 TICKS: Final = os.sysconf("SC_CLK_TCK")
+_KINDS: Final = {resource.RLIMIT_NOFILE: "--nofile", resource.RLIMIT_AS: "--as"}
 SEQ: Final = "seq 20000"
 LINES: Final = b"".join(b"%d\n" % number for number in range(1, 20_001))
 SHA256: Final = hashlib.sha256(LINES).digest()
@@ -53,14 +55,40 @@ def no_descriptors(process: Process, *, left: int = 0) -> Iterator[None]:
 @contextmanager
 def limited(process: Process, kind: int, soft: int) -> Iterator[None]:
     """Lower the soft limit *kind* of *process*, if that lives, for a while."""
-    before = resource.prlimit(process.pid, kind)
-    resource.prlimit(process.pid, kind, (soft, before[1]))
+    before = _limit(process, kind, soft)
 
     try:
         yield
     finally:
         if process.is_alive:
-            resource.prlimit(process.pid, kind, before)
+            _limit(process, kind, before)
+
+
+def _limit(process: Process, kind: int, soft: int) -> int:
+    """Change a soft limit of *process*; return what it was."""
+    before = _prlimit(process, "--raw", "--noheadings", "--output=SOFT", _KINDS[kind])
+    value = "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
+    _prlimit(process, f"{_KINDS[kind]}={value}:")
+    is_infinite = before.strip() == "unlimited"
+    return resource.RLIM_INFINITY if is_infinite else int(before)
+
+
+def _prlimit(process: Process, *arguments: str) -> str:
+    status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    uid, gid = (
+        int(line.split()[1]) for line in status if line.startswith(("Uid:", "Gid:"))
+    )
+    # As its own account: in some containers root may not do so for another one.
+    done = subprocess.run(
+        ["prlimit", f"--pid={process.pid}", *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        user=uid,
+        group=gid,
+        extra_groups=[],
+    )
+    return done.stdout
 
 
 def descriptors(process: Process) -> list[Path]:

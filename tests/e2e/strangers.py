@@ -13,10 +13,10 @@ from tests.e2e.pki import Certificates, Identity
 PATIENCE: Final = 15.0  # seconds; more than the daemon gives a silent peer
 
 
-def connect(address: str) -> socket.socket:
-    """Connect to HOST:PORT without TLS."""
+def connect(address: str, source: str = "") -> socket.socket:
+    """Connect to HOST:PORT without TLS, from the address *source*."""
     host, _, port = address.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=PATIENCE)
+    return socket.create_connection((host, int(port)), PATIENCE, (source, 0))
 
 
 def context_of(certs: Certificates, identity: Identity | None) -> ssl.SSLContext:
@@ -31,9 +31,9 @@ def context_of(certs: Certificates, identity: Identity | None) -> ssl.SSLContext
 
 
 def try_handshake(
-    address: str, certs: Certificates, identity: Identity | None
+    address: str, certs: Certificates, identity: Identity | None, source: str = ""
 ) -> tuple[int, bytes]:
-    """Shake hands and wait for the server's first words.
+    """Shake hands, from the address *source*, and wait for the server's first words.
 
     Returns the local port and the words: empty when the server refuses, for a
     refusal arrives after the client's side of the handshake.
@@ -41,7 +41,7 @@ def try_handshake(
     context = context_of(certs, identity)
 
     with (
-        connect(address) as raw,
+        connect(address, source) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as secure,
     ):
         port = secure.getsockname()[1]

@@ -1,5 +1,6 @@
 """Who is not let in, what they are told, and what the operator reads about it."""
 
+import itertools
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from tests.e2e.authority import Authority
 from tests.e2e.commandline import Completed, Twctl, call, settings
 from tests.e2e.daemon import Daemon, StartDaemon
 from tests.e2e.pki import (
@@ -81,6 +83,21 @@ def odd(
     }
 
 
+_HOSTS: Final = itertools.count(2)
+
+
+@pytest.fixture
+def source() -> str:
+    """An address from which nobody has come: refusals of one are summed up."""
+    high, low = divmod(next(_HOSTS), 256)
+    return f"127.0.{high}.{low}"
+
+
+def lines_of(daemon: Daemon, source: str) -> list[str]:
+    """Return what the log has of *source*."""
+    return daemon.log_lines(rf"{re.escape(source)}:\d+\b")
+
+
 def refusal(daemon: Daemon, identity: Identity | None, *arguments: str) -> Completed:
     """Try something with *identity* at the command line."""
     return Twctl(daemon, identity)(*arguments)
@@ -106,30 +123,48 @@ def test_messages_differ(daemon: Daemon, odd: dict[str, Identity | None]) -> Non
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_line_in_the_log(
-    daemon: Daemon, alice: Twctl, odd: dict[str, Identity | None], name: str
+    daemon: Daemon,
+    alice: Twctl,
+    odd: dict[str, Identity | None],
+    source: str,
+    name: str,
 ) -> None:
     """A refusal is one line in the log, with the peer and the reason."""
-    port, words = try_handshake(daemon.address, daemon.certs, odd[name])
-    lines = wait_for(
-        lambda: daemon.log_lines(rf"127\.0\.0\.1:{port}\b"), what="line in the log"
-    )
+    port, words = try_handshake(daemon.address, daemon.certs, odd[name], source)
+    (line,) = wait_for(lambda: lines_of(daemon, source), what="line in the log")
 
     assert words == b""
-    assert daemon.log_lines(REFUSED[name][2])[-1] == lines[0]
+    assert f"{source}:{port}: " in line
+    assert re.search(REFUSED[name][2], line)
     assert alice("info").code == 0  # and what was to be logged has been
-    assert daemon.log_lines(rf"127\.0\.0\.1:{port}\b") == lines[:1]
+    assert lines_of(daemon, source) == [line]
 
 
 @pytest.mark.parametrize("name", NAMELESS)
 def test_strict_names(
-    daemon: Daemon, odd: dict[str, Identity | None], name: str
+    daemon: Daemon, odd: dict[str, Identity | None], source: str, name: str
 ) -> None:
     """A certificate that does not hold exactly one decent CN is refused."""
-    port, _ = try_handshake(daemon.address, daemon.certs, odd[name])
+    try_handshake(daemon.address, daemon.certs, odd[name], source)
     done = refusal(daemon, odd[name], "info")
 
-    assert len(daemon.log_lines(rf"127\.0\.0\.1:{port}\b")) == 1
+    assert len(lines_of(daemon, source)) == 1
     assert "common name" in done.error
+    assert done.code == 125
+
+
+def test_no_purpose(
+    daemon: Daemon, certs: Certificates, tmp_path: Path, source: str
+) -> None:
+    """A certificate that does not say what it is for is refused, by both sides."""
+    identity = Authority.of(certs).client(purposes=()).save(tmp_path, "alice")
+
+    try_handshake(daemon.address, certs, identity, source)
+    done = refusal(daemon, identity, "info")
+
+    (line,) = lines_of(daemon, source)
+    assert "clientAuth" in line
+    assert "clientAuth" in done.error
     assert done.code == 125
 
 
@@ -219,28 +254,28 @@ def test_server_of_another_ca(daemon: Daemon, tmp_path: Path) -> None:
     [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"SSH-2.0-x\r\n", bytes(range(255, 0, -1))],
     ids=["http", "ssh", "garbage"],
 )
-def test_peer_without_tls(daemon: Daemon, alice: Twctl, data: bytes) -> None:
+def test_peer_without_tls(
+    daemon: Daemon, alice: Twctl, source: str, data: bytes
+) -> None:
     """Who does not speak TLS is closed and logged; the daemon lives."""
-    with connect(daemon.address) as stranger:
-        port = stranger.getsockname()[1]
+    with connect(daemon.address, source) as stranger:
         talk(stranger, data)
 
-    wait_for(lambda: daemon.log_lines(rf"127\.0\.0\.1:{port}\b"), what="line in log")
+    wait_for(lambda: lines_of(daemon, source), what="line in log")
     assert alice("info").code == 0
 
 
-def test_garbage_inside_tls(daemon: Daemon, alice: Twctl) -> None:
+def test_garbage_inside_tls(daemon: Daemon, alice: Twctl, source: str) -> None:
     """Who breaks the protocol with a good certificate is closed and logged."""
     context = context_of(daemon.certs, daemon.certs.of("alice"))
 
     with (
-        connect(daemon.address) as raw,
+        connect(daemon.address, source) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as secure,
     ):
-        port = secure.getsockname()[1]
         talk(secure, b"\xff" * 4096)
 
-    wait_for(lambda: daemon.log_lines(rf"127\.0\.0\.1:{port}\b"), what="line in log")
+    wait_for(lambda: lines_of(daemon, source), what="line in log")
     assert alice("info").code == 0
 
 

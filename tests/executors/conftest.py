@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from teleworkerd.config import Config, DaemonConfig
+from teleworkerd.config import Config
 from teleworkerd.executors.keeper_link import KeeperLink
 from teleworkerd.keeper.messages import KeptJob, KeptJobs, Welcome
+from teleworkerd.settings import DaemonConfig
 from tests.executors.keeper import Peer
 from tests.fakes import DEADLINE, LAUNCHED
 

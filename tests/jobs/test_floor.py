@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from teleworkerd.config import GIB, MIB, Config, DaemonConfig
+from teleworkerd.config import Config
 from teleworkerd.counters import Counters
 from teleworkerd.jobs.floor import check_room
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.errors import NameTaken, NoSpace
 from teleworkerd.protocol.types import JobState
 from teleworkerd.reserve import Room
+from teleworkerd.settings import GIB, MIB, DaemonConfig
 from teleworkerd.store import JobStore
 from tests.fakes import TRUE, Clock, FakeExecutor, config_in
 from tests.keeper.moving import fill, small_disk
@@ -43,7 +44,7 @@ def test_enough() -> None:
     [
         (
             Room(GIB - 1, GIB),
-            "1073741823 bytes are free on the disk of /srv/jobs, and no job",
+            "1073741823 bytes are free on the server's disk, and no job",
         ),
         (Room(3 * MIB // 2, GIB), "1536 KiB are free .* with less than 1 GiB;"),
         (Room(0, 51 << 10), "0 bytes are free .* with less than 51 KiB; .* twctl rm"),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from teleworkerd.config import OutputConfig
 from teleworkerd.counters import Counters
 from teleworkerd.execution import Postscript
 from teleworkerd.jobdir import JobDirectory
@@ -24,6 +23,7 @@ from teleworkerd.protocol.types import (
     Reason,
     Stream,
 )
+from teleworkerd.settings import OutputConfig
 from tests.fakes import (
     DEADLINE,
     EXITED,

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from teleworkerd.config import RetentionConfig
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.jobs.retention import SECOND, Retention, expired
 from teleworkerd.protocol.errors import Unavailable
 from teleworkerd.protocol.types import Stream
+from teleworkerd.settings import RetentionConfig
 from tests.fakes import DEADLINE, EXITED, TRUE, FakeExecutor
 
 

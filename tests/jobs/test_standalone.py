@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from teleworkerd.config import Config, DaemonConfig, JobsConfig
+from teleworkerd.config import Config
 from teleworkerd.executors.keeper_link import KeeperGone
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.jobs.standalone import open_jobs
 from teleworkerd.protocol.errors import LaunchFailed, Unavailable
 from teleworkerd.protocol.types import Chunk, JobSpec, JobState, Reason, Stream
+from teleworkerd.settings import DaemonConfig, JobsConfig
 from teleworkerd.store import StoreError
 from tests.fakes import DEADLINE
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from teleworkerd.config import Config, DaemonConfig, JobsConfig
+from teleworkerd.config import Config
 from teleworkerd.execution import ExitRecord, JobIdentity
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.messages import (
@@ -35,6 +35,7 @@ from teleworkerd.protocol.fields import dump
 from teleworkerd.protocol.framing import FrameDecoder
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.types import JobSpec, LaunchFailure, Stream
+from teleworkerd.settings import DaemonConfig, JobsConfig
 
 
 M = TypeVar("M", bound=Message)
@@ -222,7 +223,11 @@ class KeeperProcess:
 
     def send(self, message: Message) -> None:
         """Send *message* as a server would."""
-        self._sock.sendall(b"".join(encode(message)))
+        self.send_bytes(b"".join(encode(message)))
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send *data* as a server would not."""
+        self._sock.sendall(data)
 
     def launch(
         self, *command: str | bytes, owner: str = "alice", **spec: Any

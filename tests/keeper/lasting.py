@@ -19,7 +19,7 @@ LASTING: Final = """
 import asyncio, json, signal, socket, sys
 {change}
 from teleworkerd.cgroups.detect import detect
-from teleworkerd.config import parse
+from teleworkerd.config import (parse)
 from teleworkerd.keeper.keeper import Keeper, use_pidfds
 from teleworkerd.keeper.state_dir import StateDirectory
 from teleworkerd.log import set_up
@@ -31,7 +31,7 @@ async def keep(listener, config):
     driver = detect()
     driver.prepare()
     keeper = Keeper(config, driver)
-    keeper.adopt_orphans()
+    keeper.orphans.adopt()
     await keeper.clear_leftovers()
 
     async def serve():

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from teleworkerd.config import OutputConfig
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.quota import Quota, Shortage
 from teleworkerd.keeper.spool import Spool
@@ -19,6 +18,7 @@ from teleworkerd.output.index import RECORD, IndexRecord
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.types import JobSpec, Stream
 from teleworkerd.reserve import Reserve
+from teleworkerd.settings import OutputConfig
 from teleworkerd.spare import Spare
 
 

@@ -4,17 +4,33 @@ import grp
 import os
 import pwd
 import re
+import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from teleworkerd.config import JobsConfig
 from teleworkerd.keeper.messages import SignalJob
+from teleworkerd.keeper.syscalls import permitted_capabilities
+from teleworkerd.protocol.types import Stream
+from teleworkerd.settings import JobsConfig
 from tests.keeper.kept import KeeperProcess, Place, environment_of
 
 
 Status = Mapping[str, str]
+
+# As a service manager may start it: what it has is inheritable, and one ambient.
+INHERITABLE: Final = """
+import ctypes
+from teleworkerd.keeper import syscalls
+held = syscalls.permitted_capabilities()
+low, high = held & 0xFFFF_FFFF, held >> 32
+syscalls.set_capabilities(syscalls._SETS.pack(low, low, low, high, high, high))
+assert ctypes.CDLL(None).prctl(47, 2, 0, 0, 0) == 0  # PR_CAP_AMBIENT_RAISE, CHOWN
+"""
+HELD: Final = permitted_capabilities()
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +49,12 @@ def ignored(mask: str | bytes) -> int:
     program can send or catch them.
     """
     return int(mask, 16) & ~(0b11 << 31)
+
+
+def capabilities(status: str) -> Mapping[str, int]:
+    """Return the sets by their names in /proc/self/status."""
+    pairs = (line.split(":\t") for line in status.splitlines() if line[:3] == "Cap")
+    return {name: int(value, 16) for name, value in pairs}
 
 
 def test_no_signal_is_blocked(status: Status) -> None:
@@ -75,6 +97,39 @@ def test_no_new_privileges(status: Status) -> None:
 def test_no_capabilities(status: Status) -> None:
     """An account other than root has no capability left."""
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+
+
+def test_no_capabilities_to_gain(status: Status) -> None:
+    """Nor is any left that a program could give it."""
+    for name in ("CapBnd", "CapInh", "CapAmb"):
+        assert int(status[name], 16) == 0
+
+
+@pytest.mark.parametrize(("user", "bounding"), [("root", HELD), ("nobody", 0)])
+def test_capabilities_of_the_keeper(place: Place, user: str, bounding: int) -> None:
+    """What the keeper could pass on it does not, whatever it was started with."""
+    with KeeperProcess(
+        place.config(JobsConfig(user=user)), change=INHERITABLE
+    ) as keeper:
+        _, text = keeper.run("cat", "/proc/self/status")
+        keepers = Path(f"/proc/{keeper.pid}/status").read_text()
+
+    found = capabilities(text.decode())
+    assert capabilities(keepers)["CapAmb"] != 0
+    assert (found["CapInh"], found["CapAmb"]) == (0, 0)
+    assert found["CapBnd"] == bounding
+
+
+def test_setuid(place: Place) -> None:
+    """A setuid program runs as the job's account."""
+    program = place.shared / "id"
+    shutil.copy(shutil.which("id") or "/usr/bin/id", program)
+    program.chmod(0o755 | stat.S_ISUID)
+
+    with KeeperProcess(place.config()) as keeper:
+        _, text = keeper.run(str(program), "-u")
+
+    assert int(text) == pwd.getpwnam("nobody").pw_uid
 
 
 def test_several_groups(place: Place) -> None:
@@ -141,6 +196,15 @@ def test_outputs_can_be_opened(keeper: KeeperProcess, name: str) -> None:
     assert (record.exit_code, text) == (0, b"x\n")
 
 
+def test_error_output_can_be_opened(keeper: KeeperProcess) -> None:
+    """So may it open its error output."""
+    job = keeper.launch("sh", "-c", "echo x > /dev/stderr")
+    job.launched()
+
+    assert job.exited().exit_code == 0
+    assert job.output(Stream.STDERR) == b"x\n"
+
+
 def test_clean_environment(keeper: KeeperProcess) -> None:
     """Nothing of the daemon's environment is inherited."""
     job = keeper.launch("/usr/bin/env", "-0")
@@ -197,6 +261,28 @@ def test_limit_of_open_files(place: Place) -> None:
 
     assert text.split() == [b"200", b"900"]
     assert re.search(r"open files +900 +900 ", limits)
+
+
+def test_no_core_files(place: Place) -> None:
+    """A job leaves none, unless it raises the limit, which is left where it was."""
+    change = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (100, 4096))"
+
+    with KeeperProcess(place.config(), change=change) as keeper:
+        _, text = keeper.run("grep", "core file", "/proc/self/limits")
+
+    assert text.split()[-3:] == [b"0", b"4096", b"bytes"]
+
+
+def test_other_limits(keeper: KeeperProcess) -> None:
+    """All other limits are those that the daemon was started with."""
+    _, text = keeper.run("cat", "/proc/self/limits")
+    changed = ("Max core file size", "Max open files")
+    found, ours = (
+        [line for line in each.splitlines() if not line.startswith(changed)]
+        for each in (text.decode(), Path("/proc/self/limits").read_text())
+    )
+
+    assert found == ours
 
 
 def test_ignored_and_blocked_signals_of_the_parent(place: Place) -> None:

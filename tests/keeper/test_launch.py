@@ -7,9 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from teleworkerd.execution import JobIdentity
-from teleworkerd.keeper.messages import JobLost, Launch, SignalJob
-from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage, Limits
+from teleworkerd.keeper.messages import JobLost, SignalJob
+from teleworkerd.protocol.types import LaunchFailure, LaunchStage, Limits
 from tests.e2e.groups import left_of
 from tests.keeper.kept import (
     KeeperProcess,
@@ -125,7 +124,7 @@ def test_account(place: Place) -> None:
 
 def test_account_by_owner(place: Place) -> None:
     """Who has an account of his own gets it; the others get the usual one."""
-    config = with_jobs(place.config(), users={"root-of-all": "root"})
+    config = with_jobs(place.config(), users={"root-of-all": ("root",)})
 
     with KeeperProcess(config) as keeper:
         job = keeper.launch("id", "-un", owner="root-of-all")
@@ -156,13 +155,14 @@ def test_workdir(
 
 def test_limit_that_no_group_can_hold(place: Place) -> None:
     """A group that cannot be made is a failure of its own stage; nothing runs."""
-    job_id = "not/a/group"
-    identity = JobIdentity(job_id, "alice", "1", 1)
+    change = (
+        "from teleworkerd.cgroups.v1 import V1Driver\n"
+        "create = V1Driver.create\n"
+        "V1Driver.create = lambda self, job, limits: create(self, 'a/b', limits)"
+    )
 
-    with KeeperProcess(place.config()) as keeper:
-        (keeper.config.jobs_dir / "not" / "a").mkdir(parents=True)
-        keeper.send(Launch(identity, JobSpec((b"true",), limits=Limits(mem=8))))
-        failure = keeper.expect_failure(job_id)
+    with KeeperProcess(place.config(), change=change) as keeper:
+        failure = keeper.launch("true", limits=Limits(mem=8)).failed()
 
     assert (failure.stage, failure.errno) == (LaunchStage.CGROUP, errno.EINVAL)
 
@@ -258,7 +258,7 @@ def test_too_few_descriptors(place: Place) -> None:
 
 def test_no_descriptor_leaks(place: Place) -> None:
     """200 launches, most of which fail each in its own way, leave none open."""
-    config = with_jobs(place.config(), users={"nobody's": "no-such-user"})
+    config = with_jobs(place.config(), users={"stranger": ("no-such-user",)})
     text = place.script(b"no program\n")
     (place.shared / "private").mkdir(mode=0o700)
     private = os.fsencode(place.shared / "private")
@@ -271,7 +271,7 @@ def test_no_descriptor_leaks(place: Place) -> None:
             good = keeper.launch("true")
             keeper.launch(text).failed()
             keeper.launch("true", workdir=private).failed()
-            keeper.launch("true", owner="nobody's").failed()
+            keeper.launch("true", owner="stranger").failed()
             good.exited()
 
         after = keeper.open_files()

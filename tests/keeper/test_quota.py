@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from teleworkerd.config import OutputConfig
 from teleworkerd.execution import LaunchError
 from teleworkerd.keeper.messages import OutputHeldUp
 from teleworkerd.keeper.quota import Bound, limit_of
 from teleworkerd.protocol.types import JobSpec, OnFull, Stream
+from teleworkerd.settings import OutputConfig
 from tests.keeper.moving import PIPE, Moving, quota_of, rest, until
 
 

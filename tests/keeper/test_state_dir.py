@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from teleworkerd.config import Config, ConfigError, DaemonConfig
+from teleworkerd.config import Config
 from teleworkerd.keeper import state_dir
 from teleworkerd.keeper.state_dir import StateDirectory, StateInUse
+from teleworkerd.settings import ConfigError, DaemonConfig
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from teleworkerd.config import OutputConfig
 from teleworkerd.output.digest import EMPTY, Hasher
 from teleworkerd.output.joboutput import JobOutput
 from teleworkerd.protocol.errors import JobRemoved, OffsetOutOfRange
 from teleworkerd.protocol.types import Stream, StreamStatus
+from teleworkerd.settings import OutputConfig
 from tests.fakes import DEADLINE, open_descriptors
 from tests.output.readers import caught_up, read_now, runs_of, take
 from tests.output.written import Written

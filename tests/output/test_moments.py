@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teleworkerd.config import OutputConfig
 from teleworkerd.output import joboutput
 from teleworkerd.output.digest import Hasher
 from teleworkerd.output.joboutput import JobOutput
 from teleworkerd.output.subscription import Reading
 from teleworkerd.protocol.errors import InvalidRequest
 from teleworkerd.protocol.types import Stream
+from teleworkerd.settings import OutputConfig
 from tests.fakes import DEADLINE
 from tests.output.readers import caught_up, runs_of
 from tests.output.written import Runs, Written, joined

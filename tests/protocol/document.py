@@ -13,7 +13,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Union, cast
 
-from teleworkerd.protocol.messages import ConnectionLimits, Message
+from teleworkerd.protocol.messages import Message
+from teleworkerd.protocol.responses import ConnectionLimits
 from teleworkerd.protocol.types import (
     AtMost,
     Between,
@@ -25,6 +26,7 @@ from teleworkerd.protocol.types import (
     Limits,
     OnFull,
     Reason,
+    Role,
     Stream,
     StreamStatus,
     Usage,
@@ -51,6 +53,7 @@ ENUMS: Final[dict[type[Enum], str]] = {
     Stream: "stream",
     LaunchStage: "stage",
     OnFull: "on full",
+    Role: "role",
 }
 _NAMES: Final[Mapping[object, str]] = {
     **cast("dict[object, str]", RECORDS),

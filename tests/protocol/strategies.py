@@ -35,6 +35,7 @@ int64: Final = st.integers(-(1 << 63), (1 << 63) - 1)
 finite: Final = st.floats(allow_nan=False, allow_infinity=False)
 strings: Final = st.binary(max_size=SHORT).map(lambda data: data.replace(b"\0", b"."))
 variables: Final = strings.map(lambda data: b"V" + data.replace(b"=", b"."))
+accounts: Final = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,5}\$?", fullmatch=True)
 names: Final = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,5}", fullmatch=True)
 
 limits: Final = st.builds(
@@ -57,6 +58,7 @@ specs: Final = st.builds(
     merge=st.booleans(),
     output_limit=st.none() | st.integers(0, (1 << 63) - 1),
     on_full=st.none() | st.sampled_from(OnFull),
+    user=st.none() | accounts,
 )
 
 _CHOSEN: Final[dict[object, Strategy]] = {

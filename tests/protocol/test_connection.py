@@ -4,9 +4,7 @@ import pytest
 
 from teleworkerd.protocol.codec import encode
 from teleworkerd.protocol.connection import (
-    ClientConnection,
     ConnectionState,
-    ServerConnection,
 )
 from teleworkerd.protocol.errors import (
     AmbiguousJob,
@@ -14,61 +12,31 @@ from teleworkerd.protocol.errors import (
     LocalProtocolError,
     ProtocolViolation,
     RemoteProtocolError,
-    UnsupportedVersion,
 )
-from teleworkerd.protocol.framing import LENGTH, MAX_FRAME_BEFORE_HELLO
+from teleworkerd.protocol.framing import LENGTH
 from teleworkerd.protocol.messages import (
-    MAX_CREDIT,
     MAX_REQUESTS,
-    Cancel,
     ClientHello,
-    Credit,
-    DoneResponse,
-    ErrorResponse,
-    Goaway,
     InfoRequest,
     KillRequest,
     Message,
-    OutputChunk,
-    OutputEnd,
     OutputRequest,
-    OutputResponse,
     Ping,
     Pong,
     RunRequest,
-    ServerHello,
     StatusRequest,
+)
+from teleworkerd.protocol.responses import (
+    DoneResponse,
+    ErrorResponse,
+    Goaway,
+    OutputResponse,
+    ServerHello,
 )
 from teleworkerd.protocol.roles import Rejected
 from teleworkerd.protocol.types import JobSpec
 from tests.protocol.pair import carry, failure, feed, greeted, refuses
-
-
-def reading(credit: int = 10) -> tuple[ClientConnection, ServerConnection]:
-    """Return both ends with output request 1 open at offset 100."""
-    client, server = greeted()
-    client.send(OutputRequest(1, "j", offset=100, follow=True, credit=credit))
-    carry(client, server)
-    server.send(OutputResponse(1, "j", 100))
-    carry(server, client)
-    return client, server
-
-
-def test_the_server_speaks_first() -> None:
-    """The server's hello waits before anything was received; the client's does not."""
-    client = ClientConnection(agent="c")
-    server = ServerConnection(name="alice", server="s")
-
-    assert client.data_to_send() == []
-    assert carry(server, client) == [ServerHello((1,), "s", "alice")]
-
-
-def test_hellos_open_the_connection() -> None:
-    """Each end is open once it has the other's hello, and knows who it talks to."""
-    client, server = greeted()
-
-    assert ConnectionState.OPEN is client.state is server.state
-    assert server.agent == "client 1.0"
+from tests.protocol.samples import exchange
 
 
 def test_messages_arrive_whole_and_in_order() -> None:
@@ -85,81 +53,6 @@ def test_messages_arrive_whole_and_in_order() -> None:
     assert found == [InfoRequest(1), StatusRequest(2, "j")]
 
 
-@pytest.mark.parametrize(
-    "message", [ServerHello((2, 3), "s", "n"), ServerHello((), "s", "n")]
-)
-def test_no_common_version_for_the_client(message: ServerHello) -> None:
-    """A client that finds no version of its own says which there are."""
-    client = ClientConnection(agent="c")
-    error = failure(client, b"".join(encode(message)))
-
-    assert isinstance(error, UnsupportedVersion)
-    assert client.state is ConnectionState.CLOSED
-    assert client.data_to_send() == []
-
-
-def test_a_newer_server_is_welcome() -> None:
-    """A client of version 1 chooses 1 from several."""
-    client = ClientConnection(agent="c")
-    client.receive_data(b"".join(encode(ServerHello((2, 1), "s", "n"))))
-    assert list(client.events())
-
-    assert client.data_to_send() == encode(ClientHello(1, "c"))
-
-
-def test_no_common_version_for_the_server() -> None:
-    """The server answers a version that it does not speak, and closes."""
-    client, server = ClientConnection(agent="c"), ServerConnection(name="n", server="s")
-    carry(server, client)
-    error = failure(server, b"".join(encode(ClientHello(2))))
-
-    assert isinstance(error, UnsupportedVersion)
-
-    with pytest.raises(UnsupportedVersion, match="this server speaks 1"):
-        carry(server, client)
-
-
-@pytest.mark.parametrize("message", [Ping(), InfoRequest(1)], ids=["ping", "info"])
-def test_nothing_before_the_client_hello(message: Message) -> None:
-    """The first message of a client is its hello."""
-    server = ServerConnection(name="n", server="s")
-
-    assert isinstance(failure(server, b"".join(encode(message))), RemoteProtocolError)
-
-
-@pytest.mark.parametrize("message", [Ping(), Goaway("")], ids=["ping", "goaway"])
-def test_nothing_before_the_server_hello(message: Message) -> None:
-    """The first message of a server is its hello, or an error."""
-    client = ClientConnection(agent="c")
-
-    assert isinstance(failure(client, b"".join(encode(message))), RemoteProtocolError)
-
-
-def test_an_error_instead_of_a_hello() -> None:
-    """A server that is full may say so at once."""
-    client = ClientConnection(agent="c")
-    error = failure(client, b"".join(encode(ErrorResponse("unavailable", "full"))))
-
-    assert str(error) == "full"
-
-
-@pytest.mark.parametrize("side", [0, 1])
-def test_a_second_hello_is_refused(side: int) -> None:
-    """Hellos are for once."""
-    receiver = greeted()[side]
-    hello = (ServerHello((1,), "s", "n"), ClientHello(1))[side]
-
-    assert isinstance(failure(receiver, b"".join(encode(hello))), RemoteProtocolError)
-
-
-def test_frames_are_short_before_the_hello() -> None:
-    """Who has not said hello may not make the other side buffer much."""
-    server = ServerConnection(name="n", server="s")
-    error = failure(server, LENGTH.pack(MAX_FRAME_BEFORE_HELLO + 1))
-
-    assert isinstance(error, RemoteProtocolError)
-
-
 def test_the_server_says_why_it_closes() -> None:
     """The last word of the server reaches a client that broke a rule."""
     client, server = greeted()
@@ -167,6 +60,57 @@ def test_the_server_says_why_it_closes() -> None:
 
     with pytest.raises(ProtocolViolation, match="a frame of 0 bytes"):
         carry(server, client)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize(
+    "bad",
+    [LENGTH.pack(0), LENGTH.pack(1) + b"\xc1", LENGTH.pack((1 << 32) - 1)],
+    ids=["empty", "no-message", "too-long"],
+)
+def test_nothing_is_read_after_a_bad_frame(side: int, bad: bytes) -> None:
+    """Where the next frame would begin is not guessed, however good what follows is."""
+    receiver = greeted()[side]
+    good = b"".join(encode(Ping(7)) + encode((Goaway(""), InfoRequest(1))[side]))
+    assert isinstance(failure(receiver, bad + good), RemoteProtocolError)
+    receiver.data_to_send()
+
+    assert failure(receiver, good) is None
+    assert list(receiver.events()) == []
+    assert receiver.data_to_send() == []
+    assert receiver.state is ConnectionState.CLOSED
+
+
+def test_a_bad_frame_does_not_take_back_what_came_before() -> None:
+    """What was asked before the breach has arrived, and nothing after it."""
+    _, server = greeted()
+    server.receive_data(b"".join(encode(InfoRequest(1))) + LENGTH.pack(0))
+    events = server.events()
+
+    assert next(events) == InfoRequest(1)
+
+    with pytest.raises(RemoteProtocolError):
+        next(events)
+
+
+def test_an_exchange_survives_a_cut_at_every_position() -> None:
+    """Where the network cuts what a server sends makes no difference to a client."""
+    frames = [data for sender, _, data in exchange() if sender == "server"]
+    whole = b"".join(frames[1:])
+    run = RunRequest(1, "r", JobSpec((b"echo", b"hi")))
+    output = OutputRequest(2, "j", follow=True, credit=1 << 20)
+
+    for cut in range(len(whole) + 1):
+        client, _ = greeted()
+        client.send(run)
+        client.send(output)
+        found: list[str] = []
+
+        for part in (whole[:cut], whole[cut:]):
+            client.receive_data(part)
+            found += [message.type for message in client.events()]
+
+        assert found == ["started", "opened", "chunk", "end"]
 
 
 def test_a_closed_connection_takes_nothing() -> None:
@@ -257,19 +201,6 @@ def test_requests_in_flight_are_bounded() -> None:
     assert isinstance(error, RemoteProtocolError)
 
 
-def test_the_client_keeps_to_what_the_server_takes() -> None:
-    """The limits in the hello count, not those that the client would like."""
-    client = ClientConnection(agent="c")
-    limits = {"max_requests": 1, "max_credit": 5, "max_frame": 100}
-    hello = {"type": "hello", "versions": [1], "server": "s", "name": "n"}
-    assert feed(client, {**hello, "limits": limits})
-
-    assert refuses(client, OutputRequest(1, "j", credit=6))
-    assert refuses(client, RunRequest(1, "r" * 100, JobSpec((b"a",))))
-    client.send(InfoRequest(1))
-    assert refuses(client, InfoRequest(2))
-
-
 def test_an_invalid_request_is_answered_alone() -> None:
     """A spec that cannot be is an event, and its error leaves the connection open."""
     client, server = greeted()
@@ -333,11 +264,6 @@ def test_each_side_sends_its_own(side: int, message: Message) -> None:
     assert refuses(greeted()[side], message)
 
 
-def test_a_client_asks_nothing_before_hello() -> None:
-    """Until it knows the version, a client says nothing."""
-    assert refuses(ClientConnection(agent="c"), InfoRequest(1))
-
-
 def test_a_message_that_cannot_be_sent_changes_nothing() -> None:
     """A response that is too long may be followed by a shorter one."""
     client, server = greeted()
@@ -350,111 +276,6 @@ def test_a_message_that_cannot_be_sent_changes_nothing() -> None:
     server.send(ErrorResponse("internal", "too long", 1))
 
     assert len(carry(server, client)) == 1
-
-
-def test_output_flows_within_its_credit() -> None:
-    """Chunks use up credit, and more may be given."""
-    client, server = reading(credit=10)
-    server.send(OutputChunk(1, 100, b"0123456"))
-
-    assert server.credit(1) == 3
-    assert refuses(server, OutputChunk(1, 107, b"789x"))
-
-    carry(server, client)
-    client.send(Credit(1, 5))
-    carry(client, server)
-
-    assert server.credit(1) == 8
-
-    server.send(OutputChunk(1, 107, b"789x"))
-    server.send(OutputEnd(1, 111, complete=False))
-
-    assert len(carry(server, client)) == 2
-    assert server.credit(1) == 0
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        OutputResponse(1, "j", 100),
-        OutputChunk(1, 99, b"x"),
-        OutputChunk(1, 101, b"x"),
-        OutputChunk(1, 100, b"12345678901"),
-        OutputEnd(1, 99, complete=False),
-        OutputEnd(1, 101, complete=True),
-    ],
-    ids=["again", "back", "gap", "credit", "end-back", "end-gap"],
-)
-def test_output_has_no_gap(message: Message) -> None:
-    """Both ends see a byte that is lost, repeated, or more than was asked for."""
-    client, server = reading(credit=10)
-
-    assert refuses(server, message)
-    assert isinstance(failure(client, b"".join(encode(message))), RemoteProtocolError)
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        OutputChunk(1, 0, b"x"),
-        OutputEnd(1, 0, complete=True),
-        OutputResponse(1, "j", 5),
-    ],
-    ids=["chunk", "end", "offset"],
-)
-def test_output_is_opened_first(message: Message) -> None:
-    """Output begins with `opened`, at the offset that was asked for."""
-    client, server = greeted()
-    client.send(OutputRequest(1, "j", credit=10))
-    carry(client, server)
-
-    assert refuses(server, message)
-    assert isinstance(failure(client, b"".join(encode(message))), RemoteProtocolError)
-
-
-def test_output_may_fail_after_it_was_opened() -> None:
-    """An error ends an output request in the middle."""
-    client, server = reading()
-    server.send(OutputChunk(1, 100, b"x"))
-    server.send(ErrorResponse("unavailable", "the disk is gone", 1))
-
-    assert len(carry(server, client)) == 2
-    assert refuses(client, Cancel(1))
-
-
-def test_credit_is_bounded() -> None:
-    """Neither end lets credit grow beyond its bound."""
-    client, server = reading(credit=MAX_CREDIT - 1)
-    assert refuses(client, Credit(1, 2))
-    client.send(Credit(1, 1))
-    carry(client, server)
-
-    error = failure(server, b"".join(encode(Credit(1, 1))))
-
-    assert isinstance(error, RemoteProtocolError)
-
-
-def test_credit_for_what_has_ended_is_void() -> None:
-    """Credit and cancel may cross the end of their request on the way."""
-    client, server = reading()
-    client.send(Credit(1, 1))
-    client.send(Cancel(1))
-    server.send(OutputEnd(1, 100, complete=False))
-
-    assert carry(client, server) == [Credit(1, 1), Cancel(1)]
-    assert server.credit(1) == 0
-
-
-def test_credit_is_for_output() -> None:
-    """A client gives no credit to a request that is not of output, or not open."""
-    client, server = greeted()
-    client.send(InfoRequest(1))
-    carry(client, server)
-
-    assert refuses(client, Credit(1, 1))
-    assert refuses(client, Credit(2, 1))
-    assert feed(server, {"type": "credit", "id": 1, "bytes": 1}) == [Credit(1, 1)]
-    assert server.credit(1) == 0
 
 
 def test_a_rejected_request_holds_no_memory_of_the_connection() -> None:

@@ -7,8 +7,9 @@ from typing import Final
 
 import pytest
 
+from teleworkerd.jobs import catalog
 from teleworkerd.jobs.state import TRANSITIONS, JobEvent
-from teleworkerd.protocol import framing, messages, shape, types
+from teleworkerd.protocol import codec, framing, messages, shape, types
 from teleworkerd.protocol.codec import decode, encode
 from teleworkerd.protocol.connection import (
     FROM_CLIENT,
@@ -19,15 +20,14 @@ from teleworkerd.protocol.connection import (
 )
 from teleworkerd.protocol.errors import ErrorCode, RemoteProtocolError
 from teleworkerd.protocol.framing import LENGTH
-from teleworkerd.protocol.messages import (
-    ErrorResponse,
-)
+from teleworkerd.protocol.responses import ErrorResponse
 from teleworkerd.protocol.roles import (
     CLIENT_MESSAGES,
     RESPONSES,
     SERVER_MESSAGES,
     Rejected,
 )
+from teleworkerd.settings import ServerConfig
 from tests.protocol.document import (
     ENUMS,
     FILE,
@@ -61,13 +61,15 @@ LIMITS: Final = {
     "depth": shape.MAX_DEPTH,
     "values": shape.MAX_VALUES,
     "entries": types.MAX_ARGUMENTS,
-    "text": 64 << 10,
+    "text": codec._MAX_TEXT,
     "chunk": messages.MAX_CHUNK,
+    "times": messages.MAX_TIMES,
     "credit": messages.MAX_CREDIT,
     "requests": messages.MAX_REQUESTS,
     "page": messages.MAX_PAGE,
     "argument": types.MAX_ARGUMENT,
     "arguments": types.MAX_ARGUMENTS,
+    "accounts": messages.MAX_ACCOUNTS,
     "command": types.MAX_COMMAND_BYTES,
     "labels": types.MAX_LABELS,
     "label value": types.MAX_LABEL_VALUE,
@@ -76,6 +78,33 @@ LIMITS: Final = {
     "timeout": int(types.MAX_TIMEOUT),
     "grace": int(messages.MAX_GRACE),
 }
+
+BOUNDS: Final = {
+    "handshake": ServerConfig().handshake_timeout,
+    "hello": ServerConfig().hello_timeout,
+    "frame": ServerConfig().frame_timeout,
+    "silence": ServerConfig().ping_interval,
+    "dead": ServerConfig().ping_timeout,
+    "idle": ServerConfig().idle_timeout,
+    "messages": ServerConfig().message_rate,
+    "burst": ServerConfig().message_burst,
+    "close": ServerConfig().close_timeout,
+}
+
+# What the text says besides the tables, with the numbers of the code.
+SENTENCES: Final = (
+    f"taken the sender's `hello` it is at most {framing.MAX_FRAME_BEFORE_HELLO:,}.",
+    f"longer than {codec._MAX_TEXT:,} bytes;",
+    f"more than {types.MAX_ARGUMENTS:,} entries;",
+    f"more than {shape.MAX_DEPTH} deep,",
+    f"more than {shape.MAX_VALUES:,} values in all",
+    f"come to at most {types.MAX_COMMAND_BYTES:,}.",
+    f"at least {catalog.MIN_PREFIX} characters.",
+    f"more than 0 and at most {types.MAX_TIMEOUT:.0f};",
+    f"seconds, from 0 to {messages.MAX_GRACE:.0f};",
+    f"from {types.MIN_MEMORY_MB} to {types.MAX_MEMORY_MB} |",
+    f"({ServerConfig().hello_timeout:.0f} s by default)",
+)
 
 
 def sections() -> dict[str, type]:
@@ -174,10 +203,16 @@ def test_words_are_documented(cls: type[StrEnum]) -> None:
 
 @pytest.mark.parametrize(
     ("cls", "header"),
-    [(types.Reason, "reason"), (types.LaunchStage, "stage"), (types.JobState, "state")],
+    [
+        (types.Reason, "reason"),
+        (types.LaunchStage, "stage"),
+        (types.JobState, "state"),
+        (types.OnFull, "on full"),
+        (types.Role, "role"),
+    ],
 )
 def test_tables_of_words_hold_no_others(cls: type[StrEnum], header: str) -> None:
-    """The tables of reasons, stages and states have exactly the code's words."""
+    """The tables of words have exactly the code's."""
     _, _, rest = TEXT.partition(f"\n| {header} |")
     rows = rest.split("\n\n")[0].splitlines()[2:]
 
@@ -191,6 +226,19 @@ def test_limits_are_documented() -> None:
     found = {name: int(value) for name, value, *_ in table(TEXT, "Limits")}
 
     assert found == LIMITS
+
+
+def test_bounds_are_documented() -> None:
+    """The table of what a client may cost has the defaults of the settings."""
+    rows = table(TEXT.replace("| bound |", "## Bounds\n\n| bound |"), "Bounds")
+
+    assert {name: float(value) for name, value, *_ in rows} == BOUNDS
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_numbers_in_the_text_are_exact(sentence: str) -> None:
+    """What the text bounds is bounded by the code, at the same number."""
+    assert sentence in " ".join(TEXT.split())
 
 
 def test_sections_that_code_cites_exist() -> None:

@@ -4,17 +4,15 @@ import pytest
 
 from teleworkerd.protocol.errors import LocalProtocolError, RemoteProtocolError
 from teleworkerd.protocol.ledger import Ledger
-from teleworkerd.protocol.messages import (
+from teleworkerd.protocol.messages import InterleaveRequest, OutputRequest, Response
+from teleworkerd.protocol.responses import (
     ErrorResponse,
     InterleaveEnd,
-    InterleaveRequest,
     InterleaveResponse,
     OutputChunk,
     OutputEnd,
     OutputGap,
-    OutputRequest,
     OutputResponse,
-    Response,
 )
 from teleworkerd.protocol.types import Stream
 
@@ -38,6 +36,11 @@ BOTH = (
     InterleaveRequest(1, "j", 5, 7, credit=10),
     InterleaveResponse(1, "j", 5, 7),
 )
+END = (1 << 63) - 1  # of the longest stream
+LAST = (
+    OutputRequest(1, "j", offset=END - 1, credit=10),
+    OutputResponse(1, "j", END - 1),
+)
 LATER = OutputRequest(1, "j", offset=5, credit=10, since=1)
 
 
@@ -47,6 +50,8 @@ LATER = OutputRequest(1, "j", offset=5, credit=10, since=1)
         (ONE, OutputGap(1, 5, 9)),
         (ONE, OutputChunk(1, 5, b"x" * 10)),
         (ONE, OutputChunk(1, 5, b"x", times=(5, 1))),
+        (ONE, OutputChunk(1, 5, b"xyz", times=(5, 9, 6, 1, 7, 1))),
+        (LAST, OutputChunk(1, END - 1, b"x")),
         (ONE, OutputEnd(1, 5, complete=True)),
         ((*ONE, OutputGap(1, 5, 9)), OutputChunk(1, 9, b"x" * 10)),
         ((*ONE, OutputGap(1, 5, 9)), OutputEnd(1, 9, complete=False)),
@@ -76,6 +81,14 @@ def test_what_fits(before: tuple[OutputRequest, Response], answer: Response) -> 
         (ONE, OutputChunk(1, 5, b"x", OUT)),
         (ONE, OutputChunk(1, 5, b"x", ERR)),
         (ONE, OutputChunk(1, 5, b"x" * 11)),
+        (LAST, OutputChunk(1, END - 1, b"xy")),
+        (ONE, OutputChunk(1, 5, b"xyz", times=(5, 1, 6))),
+        (ONE, OutputChunk(1, 5, b"xyz", times=(5,))),
+        (ONE, OutputChunk(1, 5, b"xyz", times=(6, 1))),
+        (ONE, OutputChunk(1, 5, b"xyz", times=(5, 1, 5, 2))),
+        (ONE, OutputChunk(1, 5, b"xyz", times=(5, 1, 7, 2, 6, 3))),
+        (ONE, OutputChunk(1, 5, b"xyz", times=(5, 1, 8, 2))),
+        (ONE, OutputChunk(1, 5, b"", times=(5, 1))),
         (ONE, InterleaveEnd(1, 5, 0, complete=True)),
         ((*ONE, OutputGap(1, 5, 9)), OutputEnd(1, 5, complete=True)),
         ((BOTH[0],), InterleaveResponse(1, "j", 5, 8)),
@@ -90,7 +103,7 @@ def test_what_fits(before: tuple[OutputRequest, Response], answer: Response) -> 
 def test_what_does_not_fit(
     before: tuple[OutputRequest, Response], answer: Response
 ) -> None:
-    """A piece elsewhere, of the wrong stream or beyond the credit is a breach."""
+    """A piece elsewhere, of the wrong stream, time or length is a breach."""
     with pytest.raises(RemoteProtocolError):
         ledger(*before).answer(answer, 1)
 

@@ -10,22 +10,20 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+from teleworkerd.certfiles import read_files
 from teleworkerd.config import Config
 from teleworkerd.counters import Counters
+from teleworkerd.execution import Caller
 from teleworkerd.protocol.connection import ClientConnection
 from teleworkerd.protocol.errors import RequestError
-from teleworkerd.protocol.messages import (
-    ALPN,
-    ErrorResponse,
-    Message,
-    Request,
-    ServerHello,
-)
-from teleworkerd.server.app import SessionRegistry
+from teleworkerd.protocol.messages import ALPN, Message, Request
+from teleworkerd.protocol.responses import ErrorResponse, ServerHello
 from teleworkerd.server.dispatch import Dispatcher
 from teleworkerd.server.handlers import HANDLERS, Handler, Service
 from teleworkerd.server.listener import Listener
+from teleworkerd.server.refusals import Refusals
 from teleworkerd.server.session import Session
+from teleworkerd.server.sessions import SessionRegistry
 from teleworkerd.server.tls import server_context
 from tests.e2e.pki import Certificates, Identity
 
@@ -72,8 +70,10 @@ class Server:
     def __init__(self, registry: SessionRegistry, port: int) -> None:
         self.registry = registry
         self.port = port
+        self.config: Config
         self.listener: Listener
         self.counters: Counters
+        self.noted: list[tuple[Caller, str, int]]
 
     @property
     def sessions(self) -> list[Session]:
@@ -97,25 +97,43 @@ async def serving(
     *,
     service: Service | None = None,
     handlers: Mapping[type[Request], Handler] = HANDLERS,
-    family: socket.AddressFamily = socket.AF_INET,
+    host: str = "127.0.0.1",
+    period: float = 60.0,
     **settings: Any,
 ) -> AsyncIterator[Server]:
-    """Serve on loopback; *settings* are those of `[server]`."""
+    """Serve on loopback; *settings* are those of `[server]`.
+
+    Refusals that come again are summed up after *period* seconds.
+    """
     config = config or Config()
     settings = {"close_timeout": 0.3, "handshake_timeout": 5.0, **settings}
     config = replace(config, server=replace(config.server, **settings))
     counters = Counters() if service is None else service.counters
     dispatcher = Dispatcher(service, counters, handlers)  # type: ignore[arg-type]  # None where no handler looks at it
-    registry = SessionRegistry(config, dispatcher, counters)
+    noted: list[tuple[Caller, str, int]] = []
+    refusals = Refusals(
+        counters, noted=lambda *facts: noted.append(facts), period=period
+    )
+    registry = SessionRegistry(config, dispatcher, counters, refusals)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
     with socket.socket(family) as listening:
-        listening.bind(("::1" if family is socket.AF_INET6 else "127.0.0.1", 0))
-        listening.listen()
+        if family is socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+
+        listening.bind((host, 0))
+        listening.listen(1024)
         server = Server(registry, listening.getsockname()[1])
-        context = server_context(certs.directory)
+        context = server_context(read_files(certs.directory))
+        server.config = config
         server.counters = counters
+        server.noted = noted
         server.listener = Listener(
-            [listening], context, registry.create, config.server, counters
+            [listening],
+            context,
+            registry.create,
+            config.server,
+            refusals,
         )
         server.listener.start()
 
@@ -207,6 +225,7 @@ class Peers(AsyncExitStack):
         *,
         context: ssl.SSLContext | None = None,
         greet: bool = True,
+        source: str = "127.0.0.1",
     ) -> Client:
         """Return a client with the certificate of *name*, after the hellos."""
         context = context or client_context(certs, certs.of(name))
@@ -215,6 +234,7 @@ class Peers(AsyncExitStack):
             server.port,
             ssl=context,
             server_hostname="localhost",
+            local_addr=(source, 0),
             limit=1 << 16,
         )
         client = Client(reader, writer)

@@ -6,24 +6,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from teleworkerd.config import Config, OutputConfig
+from teleworkerd.config import Config
 from teleworkerd.counters import Counters
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.keeper.messages import Welcome
-from teleworkerd.protocol.messages import (
+from teleworkerd.protocol.messages import InterleaveRequest, OutputRequest, RunRequest
+from teleworkerd.protocol.responses import (
     InterleaveEnd,
-    InterleaveRequest,
     InterleaveResponse,
     OutputChunk,
     OutputEnd,
     OutputGap,
-    OutputRequest,
     OutputResponse,
-    RunRequest,
     RunResponse,
 )
 from teleworkerd.protocol.types import JobSpec
+from teleworkerd.server.access import Access
 from teleworkerd.server.handlers import Service
+from teleworkerd.server.trail import Trail
+from teleworkerd.settings import OutputConfig
 from teleworkerd.store import JobStore
 from tests.e2e.pki import Certificates
 from tests.fakes import TRUE, FakeExecutor, config_in
@@ -104,7 +105,9 @@ async def scene(
             executor=executor, store=store, config=config, counters=counters
         )
         await manager.load()
-        service = Service(manager, WELCOME, lambda: 2, counters)
+        trail = Trail()
+        access = Access(config.access, manager, trail)
+        service = Service(manager, access, trail, WELCOME, lambda: 2, counters)
 
         async with (
             serving(certs, config, service=service) as server,

@@ -10,7 +10,9 @@ from typing import TypeVar
 
 import pytest
 
-from teleworkerd.config import Config, DaemonConfig, RetentionConfig, ServerConfig
+from teleworkerd import handover
+from teleworkerd.certfiles import CertificateFileError
+from teleworkerd.config import Config
 from teleworkerd.execution import Postscript
 from teleworkerd.executors.keeper_link import KeeperGone
 from teleworkerd.keeper.channel import Channel
@@ -37,19 +39,16 @@ from teleworkerd.keeper.messages import (
     Welcome,
 )
 from teleworkerd.protocol.errors import Unavailable
-from teleworkerd.protocol.messages import (
+from teleworkerd.protocol.messages import ListRequest, Message, RunRequest, WaitRequest
+from teleworkerd.protocol.responses import (
     Goaway,
-    ListRequest,
     ListResponse,
-    Message,
-    RunRequest,
     RunResponse,
     StatusResponse,
-    WaitRequest,
 )
 from teleworkerd.protocol.types import JobState, Reason, Stream
 from teleworkerd.server import app
-from teleworkerd.server.tls import TlsError
+from teleworkerd.settings import DaemonConfig, RetentionConfig, ServerConfig
 from teleworkerd.store import JobStore
 from tests.e2e.pki import Certificates
 from tests.fakes import EMPTY, EXITED, LAUNCHED, TRUE, UNSEALED, record_of
@@ -66,6 +65,7 @@ class Keeper:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.closed = asyncio.Event()
+        self.giving, self.taking = handover.pair()
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self.channel = Channel(
             FROM_SERVER, received=self._messages.put_nowait, closed=self.closed.set
@@ -83,8 +83,14 @@ class Keeper:
         """Whether nothing has come that nobody expected."""
         return self._messages.empty()
 
+    def reload(self, config: Config) -> None:
+        """Say what a keeper says of a new configuration."""
+        handover.give(self.giving, config.certs)
+        self.channel.send(Reload(config))
+
     def welcome(self, *kept: KeptJob) -> None:
         """Say what a keeper says first."""
+        handover.give(self.giving, self.config.certs)
         self.channel.send(Welcome(1, 0, self.config, "none", {}, kept))
 
 
@@ -107,7 +113,7 @@ async def served(
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         await keeper.channel.open(ours)
-        task = asyncio.create_task(app.serve(theirs, [listening]))
+        task = asyncio.create_task(app.serve(theirs, keeper.taking, [listening]))
 
         try:
             yield keeper, task, listening.getsockname()[1]
@@ -117,6 +123,8 @@ async def served(
             assert task.done()
             await keeper.closed.wait()
             theirs.close()
+            keeper.giving.close()
+            keeper.taking.close()
 
 
 @asynccontextmanager
@@ -189,14 +197,14 @@ async def test_reload(certs: Certificates, tmp_path: Path) -> None:
         await keeper.expect(Ready)
         full = replace(keeper.config, server=ServerConfig(connections=1))
         wrong = replace(full, daemon=replace(full.daemon, certs=str(tmp_path)))
-        keeper.channel.send(Reload(wrong))
+        keeper.reload(wrong)
         refused = await keeper.expect(Reloaded)
 
         async with AsyncExitStack() as stack:
             for _ in range(2):
                 await stack.enter_async_context(connected(port, certs))
 
-            keeper.channel.send(Reload(full))
+            keeper.reload(full)
             taken = await keeper.expect(Reloaded)
 
             with pytest.raises(Unavailable, match="has 1 connections"):
@@ -397,7 +405,7 @@ async def test_bad_certificates(tmp_path: Path) -> None:
     async with served(tmp_path, tmp_path) as (keeper, task, _):
         keeper.welcome()
 
-        with pytest.raises(TlsError, match="does not exist"):
+        with pytest.raises(CertificateFileError, match="does not exist"):
             await task
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from teleworkerd.counters import Counters, Refusal
-from teleworkerd.protocol.messages import (
+from teleworkerd.protocol.messages import OutputRequest, StatusRequest
+from teleworkerd.protocol.responses import (
     ErrorResponse,
     OutputChunk,
     OutputEnd,
-    OutputRequest,
     OutputResponse,
-    StatusRequest,
 )
 from teleworkerd.protocol.types import Stream
 from tests.e2e.pki import Certificates, Identity, issue

@@ -7,14 +7,8 @@ from typing import Any
 import pytest
 
 from teleworkerd.protocol.errors import ConnectionClosed, JobNotFound
-from teleworkerd.protocol.messages import (
-    ErrorResponse,
-    InfoRequest,
-    InfoResponse,
-    Message,
-    RunResponse,
-    StatusRequest,
-)
+from teleworkerd.protocol.messages import InfoRequest, Message, StatusRequest
+from teleworkerd.protocol.responses import ErrorResponse, InfoResponse, RunResponse
 from teleworkerd.protocol.roles import RESPONSES, Rejected
 from teleworkerd.server.handlers import HANDLERS, Call, Handler, Service
 from tests.e2e.pki import Certificates

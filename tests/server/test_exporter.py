@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from teleworkerd.config import MetricsConfig
 from teleworkerd.server import exporter
 from teleworkerd.server.exporter import Exporter, exporter_of
+from teleworkerd.settings import MetricsConfig
 from tests.e2e.pki import Certificates
 from tests.fakes import config_in
 from tests.server.peers import DEADLINE, until

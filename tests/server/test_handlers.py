@@ -11,22 +11,24 @@ from teleworkerd.output.digest import StreamDigest
 from teleworkerd.protocol.errors import Unavailable
 from teleworkerd.protocol.messages import (
     Cancel,
-    DoneResponse,
-    ErrorResponse,
     InfoRequest,
-    InfoResponse,
     InterleaveRequest,
     KillRequest,
     ListRequest,
-    ListResponse,
     OutputRequest,
     RemoveRequest,
     RunRequest,
-    RunResponse,
     StatusRequest,
-    StatusResponse,
     StopRequest,
     WaitRequest,
+)
+from teleworkerd.protocol.responses import (
+    DoneResponse,
+    ErrorResponse,
+    InfoResponse,
+    ListResponse,
+    RunResponse,
+    StatusResponse,
 )
 from teleworkerd.protocol.types import (
     JobSpec,

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from teleworkerd.protocol.messages import ServerHello
+from teleworkerd.protocol.responses import ServerHello
 from tests.e2e.pki import (
     DAY,
     Certificates,
@@ -236,25 +236,6 @@ async def test_client_that_goes_away(
     assert len(lines_of(caplog, port)) == 1
 
 
-async def test_half_open_bound(
-    certs: Certificates, caplog: pytest.LogCaptureFixture
-) -> None:
-    """More handshakes than allowed are not begun; when others end, it goes on."""
-    async with serving(certs, half_open=2, handshake_timeout=30.0) as server:
-        held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
-        await until(lambda: len(server.listener._handshakes) == 2, what="handshakes")
-        port, response = await asyncio.to_thread(talk, server.port, b"")
-
-        assert response == b""
-        assert "too many handshakes" in lines_of(caplog, port)[0]
-
-        for raw in held:
-            raw.close()
-
-        await until(lambda: not server.listener._handshakes, what="their end")
-        await greet(server, certs)
-
-
 async def test_no_descriptor_to_accept(
     certs: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -316,7 +297,7 @@ async def test_close_during_handshakes(certs: Certificates) -> None:
 
 async def test_ipv6(certs: Certificates, caplog: pytest.LogCaptureFixture) -> None:
     """A peer of version 6 is written in brackets."""
-    async with serving(certs, family=socket.AF_INET6) as server:
+    async with serving(certs, host="::1") as server:
         with socket.create_connection(("::1", server.port)) as raw:
             port = raw.getsockname()[1]
 

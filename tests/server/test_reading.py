@@ -5,21 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from teleworkerd.config import OutputConfig
 from teleworkerd.protocol.messages import (
     Cancel,
     Credit,
-    ErrorResponse,
     InfoRequest,
-    InfoResponse,
     Message,
-    OutputChunk,
-    OutputEnd,
     OutputRequest,
-    OutputResponse,
     Request,
 )
+from teleworkerd.protocol.responses import (
+    ErrorResponse,
+    InfoResponse,
+    OutputChunk,
+    OutputEnd,
+    OutputResponse,
+)
 from teleworkerd.protocol.types import Stream
+from teleworkerd.settings import OutputConfig
 from tests.e2e.pki import Certificates
 from tests.fakes import config_in
 from tests.server.peers import error_of, until

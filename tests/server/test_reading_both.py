@@ -9,18 +9,20 @@ import pytest
 from teleworkerd.protocol.messages import (
     Cancel,
     Credit,
+    InterleaveRequest,
+    OutputRequest,
+    RemoveRequest,
+    Request,
+)
+from teleworkerd.protocol.responses import (
     DoneResponse,
     ErrorResponse,
     InterleaveEnd,
-    InterleaveRequest,
     InterleaveResponse,
     OutputChunk,
     OutputEnd,
     OutputGap,
-    OutputRequest,
     OutputResponse,
-    RemoveRequest,
-    Request,
 )
 from teleworkerd.protocol.types import Stream
 from tests.e2e.pki import Certificates

@@ -15,16 +15,18 @@ from teleworkerd.protocol.errors import (
 from teleworkerd.protocol.framing import LENGTH
 from teleworkerd.protocol.messages import (
     Cancel,
-    ErrorResponse,
-    Goaway,
     InfoRequest,
-    InfoResponse,
     Message,
     Ping,
     Request,
     RunRequest,
-    ServerHello,
     WaitRequest,
+)
+from teleworkerd.protocol.responses import (
+    ErrorResponse,
+    Goaway,
+    InfoResponse,
+    ServerHello,
 )
 from teleworkerd.protocol.types import JobSpec
 from teleworkerd.server.handlers import Call, Handler, Service

@@ -118,14 +118,17 @@ def log_alone(path: Path) -> None:
 
 
 @contextmanager
-def failing(sql: str, code: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have the statement *sql* fail with *code* on each new connection."""
+def failing(
+    sql: str, code: int, monkeypatch: pytest.MonkeyPatch, *, times: int = 1000
+) -> Iterator[None]:
+    """Have the statement *sql* fail with *code* on new connections, so many times."""
+    left = iter(range(times))
     is_corrupt = code & 0xFF == sqlite3.SQLITE_CORRUPT
     kind = sqlite3.DatabaseError if is_corrupt else sqlite3.OperationalError
 
     class Failing(sqlite3.Connection):
         def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
-            if statement == sql:
+            if statement == sql and next(left, None) is not None:
                 error = kind("no")
                 error.sqlite_errorcode = code
                 raise error
@@ -227,7 +230,9 @@ async def test_broken_when_loaded(path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A page that can be read no more when it is wanted is as broken."""
     await write(path, record_of("a"))
 
-    with failing(database._SELECT, sqlite3.SQLITE_CORRUPT_INDEX, monkeypatch):
+    code = sqlite3.SQLITE_CORRUPT_INDEX
+
+    with failing(database._SELECT, code, monkeypatch, times=1):
         store = await JobStore(path).open()
 
     assert await store.load() == []

@@ -7,7 +7,8 @@ import pytest
 from teleworkerd.protocol.messages import Request
 from teleworkerd.protocol.types import JobState
 from tests.twctl.fake import FakeServer
-from tests.twctl.fake_output import make_status
+from tests.twctl.fake_output import JOB_ID, make_status
+from twctl.client import Client
 
 
 RUNNING: Final = make_status(state=JobState.RUNNING, exit_code=None)
@@ -27,3 +28,8 @@ def error_of(capture: Capture) -> str:
 def asked(server: FakeServer, kind: type[Request]) -> list[Request]:
     """Return the requests of one kind."""
     return [request for request in server.asked if isinstance(request, kind)]
+
+
+async def read(client: Client) -> bytes:
+    """Return all that the job has written to stdout."""
+    return b"".join([chunk.data async for chunk in client.job(JOB_ID).output()])

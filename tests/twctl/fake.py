@@ -10,36 +10,41 @@ from typing import cast
 
 import uvloop
 
+from teleworkerd.protocol.codec import encode
 from teleworkerd.protocol.connection import ServerConnection
 from teleworkerd.protocol.errors import JobNotEnded, JobNotFound, RequestError
 from teleworkerd.protocol.messages import (
     ALPN,
     Cancel,
     Credit,
-    DoneResponse,
-    ErrorResponse,
     InfoRequest,
-    InfoResponse,
     InterleaveRequest,
     KillRequest,
     ListRequest,
-    ListResponse,
     Message,
     OutputRequest,
     RemoveRequest,
     Request,
     Response,
     RunRequest,
-    RunResponse,
     StatusRequest,
-    StatusResponse,
     StopRequest,
     WaitRequest,
 )
-from teleworkerd.protocol.types import JobSpec, JobState
+from teleworkerd.protocol.responses import (
+    DoneResponse,
+    ErrorResponse,
+    InfoResponse,
+    ListResponse,
+    RunResponse,
+    StatusResponse,
+)
+from teleworkerd.protocol.types import JobSpec, JobState, Role
 from tests.e2e.pki import Certificates
 from tests.twctl.fake_output import JOB_ID, FakeJob, FakeReader
+from twctl.credentials import read_credentials
 from twctl.profile import Profile
+from twctl.tls import client_context
 
 
 OTHER_ID = "0123abcd-0000-4000-8000-000000000002"
@@ -50,12 +55,16 @@ THIRD_ID = "0123abcd-0000-4000-8000-000000000003"
 class FakeServer:
     """What the server knows, and what shall go wrong.
 
-    `cuts` holds for each connection in turn after how many bytes it is cut;
-    `errors` the error for a type of request, each used once.
+    `cuts` holds for each connection in turn after how many bytes it is cut,
+    `greetings` what it is refused with instead of a hello, if it is, or after one
+    without a name where it `is_polite`; `errors` the error for a type of request,
+    each used once.
     """
 
     jobs: dict[str, FakeJob] = field(default_factory=dict)
     cuts: list[int | None] = field(default_factory=list)
+    greetings: list[RequestError | None] = field(default_factory=list)
+    is_polite: bool = False
     errors: dict[type[Request], RequestError] = field(default_factory=dict)
     chunk_size: int = 64 << 10
     asked: list[Request] = field(default_factory=list)
@@ -66,6 +75,10 @@ class FakeServer:
     clock: int | None = None  # ns
     is_deaf: bool = False  # whether requests are left without a response
     farewell: RequestError | None = None  # said instead of the first response
+    started_as: str = JOB_ID  # the ID of a job that is started
+    name: str = "alice"  # whom it says that it sees
+    role: Role = Role.USER
+    accounts: tuple[str, ...] = ()
 
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -91,6 +104,11 @@ class FakeServer:
         for session in self.sessions:
             if session.transport is not None:
                 session.loop.call_soon_threadsafe(session.transport.abort)
+
+    def dismiss(self, error: RequestError) -> None:
+        """End all connections with *error*; from any thread."""
+        for session in self.sessions:
+            session.loop.call_soon_threadsafe(session.dismiss, error)
 
     def context(self, certs: Certificates) -> ssl.SSLContext:
         """Return the TLS settings of a strict server."""
@@ -125,12 +143,15 @@ class FakeServer:
             case RunRequest(number, request_id, spec):
                 created = request_id not in self.started
                 self.started[request_id] = spec
-                return RunResponse(number, JOB_ID, created)
+                return RunResponse(number, self.started_as, created)
             case ListRequest(number, states, _, _, limit, before):
                 return self._list(number, states, limit, before)
             case InfoRequest(number):
                 return InfoResponse(
-                    number, "1.0", "alice", 0, 0, 1, "v1", {}, {}, 1, (0.5, 0.25, 0.0)
+                    *(number, "1.0", self.name, 0, 0, 1, "v1", {}, {}, 1),
+                    (0.5, 0.25, 0.0),
+                    self.role,
+                    self.accounts,
                 )
             case (
                 StatusRequest()
@@ -219,7 +240,23 @@ class FakeSession(asyncio.Protocol):
         if self.server.cuts:
             self.cut = self.server.cuts.pop(0)
 
-        self.flush()
+        if self.server.greetings and (error := self.server.greetings.pop(0)):
+            hello = ServerConnection(name="", server="fake").data_to_send()
+            self.connection.data_to_send()
+
+            if self.server.is_polite:
+                self.transport.writelines(hello)
+
+            self.dismiss(error)
+        else:
+            self.flush()
+
+    def dismiss(self, error: RequestError) -> None:
+        assert self.transport is not None
+        last = ErrorResponse(error.code, error.message, details=error.details)
+        self.connection.close()
+        self.transport.writelines(encode(last))
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         self.connection.receive_data(data)
@@ -302,6 +339,11 @@ def profile_of(
     """Return how *name* speaks to the server at *address*."""
     identity = certs.of(name)
     return Profile(*address, certs.ca, identity.cert, identity.key)
+
+
+def context_of(profile: Profile) -> ssl.SSLContext:
+    """Return what `twctl` makes of the files of *profile*."""
+    return client_context(read_credentials(profile))
 
 
 @contextmanager

@@ -3,16 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from teleworkerd.protocol.messages import (
+from teleworkerd.protocol.messages import InterleaveRequest, OutputRequest, Response
+from teleworkerd.protocol.responses import (
     InterleaveEnd,
-    InterleaveRequest,
     InterleaveResponse,
     OutputChunk,
     OutputEnd,
     OutputGap,
-    OutputRequest,
     OutputResponse,
-    Response,
 )
 from teleworkerd.protocol.types import (
     Gap,

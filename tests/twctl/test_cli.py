@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from teleworkerd.protocol.errors import PermissionDenied
+from teleworkerd.protocol.errors import PermissionDenied, ProtocolViolation
 from teleworkerd.protocol.messages import (
     KillRequest,
     ListRequest,
@@ -248,11 +248,21 @@ def test_lost_answer_of_another_verb(server: FakeServer, capsys: Capture) -> Non
 
 @pytest.mark.parametrize("verb", ["status", "kill", "wait", "tail", "run"])
 def test_refused_connection(server: FakeServer, capsys: Capture, verb: str) -> None:
-    """A connection that is refused after the hello is 125 for every verb."""
-    server.farewell = PermissionDenied("no single name in the certificate")
+    """A connection that breaks a rule after the hello is 125 for every verb."""
+    server.farewell = ProtocolViolation("too long a silence")
 
     assert main([verb, JOB_ID]) == 125
-    assert "no single name" in error_of(capsys)
+    assert "too long a silence" in error_of(capsys)
+
+
+@pytest.mark.parametrize("verb", ["status", "kill", "wait", "tail", "run"])
+def test_withdrawn_access(server: FakeServer, capsys: Capture, verb: str) -> None:
+    """Who is shown out after the hello has lost the connection: 125."""
+    server.farewell = PermissionDenied("your certificate has been revoked")
+
+    assert main([verb, JOB_ID]) == 125
+    assert "your certificate has been revoked" in error_of(capsys)
+    assert server.connections == 1
 
 
 def test_missing_settings(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,15 @@ def test_silence() -> None:
     assert FIRST_PAUSE / 2 <= pauses[0] <= FIRST_PAUSE
 
 
+def test_wish_to_be_left_alone() -> None:
+    """A pause that the server asks for is kept, but not beyond the patience."""
+    outage = lost(1000, Patience(silent=10))
+
+    assert 1003 <= 1000 + (outage.next_pause(1000, at_least=3) or 0) <= 1003.1
+    assert outage.next_pause(1004, at_least=60) == 6
+    assert outage.next_pause(1010, at_least=60) is None
+
+
 def test_refusals() -> None:
     """A host that answers that nothing listens is tried for half a minute."""
     _, end = attempts(lost(1000), 1000, refused=True)

@@ -15,26 +15,28 @@ from teleworkerd.protocol.framing import LENGTH
 from teleworkerd.protocol.messages import (
     MAX_REQUESTS,
     Cancel,
-    ErrorResponse,
-    Goaway,
     InfoRequest,
-    InfoResponse,
-    ListResponse,
     OutputRequest,
     Ping,
     StatusRequest,
-    StatusResponse,
     WaitRequest,
 )
+from teleworkerd.protocol.responses import (
+    ErrorResponse,
+    Goaway,
+    InfoResponse,
+    ListResponse,
+    StatusResponse,
+)
 from teleworkerd.protocol.types import Chunk, JobState, Stream
-from tests.twctl.fake import FakeServer, FakeSession
+from tests.twctl.fake import FakeServer, FakeSession, context_of
 from tests.twctl.fake_output import JOB_ID, FakeJob, make_status
 from twctl import opening
 from twctl import session as session_module
 from twctl.profile import Profile
+from twctl.rejection import ConnectionRejected
 from twctl.session import Session
 from twctl.subscription import WINDOW
-from twctl.tls import ConnectionRejected, client_context
 
 
 pytestmark = pytest.mark.timeout(20)
@@ -44,7 +46,7 @@ RUNNING = make_status(state=JobState.RUNNING, exit_code=None)
 
 async def opened(profile: Profile) -> Session:
     """Return a session with the fake server."""
-    return await opening.open_session(profile, client_context(profile))
+    return await opening.open_session(profile, context_of(profile))
 
 
 async def until(server: FakeServer, count: int) -> None:

@@ -1,28 +1,31 @@
 """What a user reads when the two sides do not accept each other."""
 
 import asyncio
-import os
 import socket
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from teleworkerd.protocol.errors import (
     ConnectionClosed,
     PermissionDenied,
     RemoteProtocolError,
     TeleworkerError,
+    TooMany,
     Unavailable,
 )
-from tests.e2e.pki import DAY, Certificates, Identity, Purpose, generate, issue
-from tests.twctl.fake import FakeServer, profile_of, serving
+from tests.e2e.authority import CLIENT, Authority, Signed, directory_of
+from tests.e2e.pki import DAY, Certificates
+from tests.twctl.fake import FakeServer, context_of, profile_of, serving
+from tests.twctl.impostors import shaking_hands, strict_context
 from twctl.blocking import BlockingSession
-from twctl.certificate import read_validity
+from twctl.client import Client
 from twctl.opening import open_session
-from twctl.profile import Profile, ProfileError
-from twctl.tls import ConnectionRejected, client_context, refusal
+from twctl.profile import Profile
+from twctl.rejection import ConnectionRejected
+from twctl.tls import refusal
 
 
 PROFILE = Profile("host", 1, Path("CA"), Path("CERT"), Path("KEY"))
@@ -43,11 +46,6 @@ def unverified(code: int) -> ssl.SSLCertVerificationError:
     return error
 
 
-def using(profile: Profile, identity: Identity) -> Profile:
-    """Return *profile* with another certificate."""
-    return Profile(profile.host, profile.port, profile.ca, identity.cert, identity.key)
-
-
 @pytest.mark.parametrize(
     ("error", "words", "cls"),
     [
@@ -59,7 +57,7 @@ def using(profile: Profile, identity: Identity) -> Profile:
         (with_reason("TLSV1_ALERT_UNKNOWN_CA"), "not trust the CA", ConnectionRejected),
         (
             with_reason("SSLV3_ALERT_CERTIFICATE_EXPIRED"),
-            "CERT (ends an unknown time) or the server's CRL has expired",
+            "clock differs, or its revocation list (CRL) has expired",
             ConnectionRejected,
         ),
         (
@@ -69,7 +67,7 @@ def using(profile: Profile, identity: Identity) -> Profile:
         ),
         (
             with_reason("SSLV3_ALERT_BAD_CERTIFICATE"),
-            "not yet valid? check the clocks",
+            "not yet valid? check both clocks",
             ConnectionRejected,
         ),
         (
@@ -82,15 +80,35 @@ def using(profile: Profile, identity: Identity) -> Profile:
             "needs TLS 1.3",
             ConnectionRejected,
         ),
+        (
+            with_reason("TLSV1_ALERT_DECRYPT_ERROR"),
+            "signature of your certificate CERT wrong",
+            ConnectionRejected,
+        ),
+        (
+            with_reason("SSLV3_ALERT_CERTIFICATE_UNKNOWN"),
+            "rejected your certificate CERT; its log",
+            ConnectionRejected,
+        ),
+        (
+            with_reason("SSLV3_ALERT_HANDSHAKE_FAILURE"),
+            "no cipher in common",
+            ConnectionRejected,
+        ),
+        (with_reason("UNSUPPORTED_PROTOCOL"), "offer TLS 1.3", ConnectionRejected),
         (with_reason("WRONG_VERSION_NUMBER"), "does not speak TLS", ConnectionRejected),
+        (with_reason("RECORD_LAYER_FAILURE"), "does not speak TLS", ConnectionRejected),
         (unverified(62), "not for host host", ConnectionRejected),
         (unverified(64), "not for host host", ConnectionRejected),
-        (unverified(19), "not signed by your --ca file CA", ConnectionRejected),
-        (unverified(20), "not signed by your --ca file CA", ConnectionRejected),
+        (unverified(19), "not signed by your --ca CA", ConnectionRejected),
+        (unverified(20), "not signed by your --ca CA", ConnectionRejected),
         (unverified(10), "server's certificate has expired", ConnectionRejected),
         (unverified(9), "not valid yet", ConnectionRejected),
         (unverified(26), "may not be used by a server", ConnectionRejected),
-        (unverified(79), "openssl's words", ConnectionRejected),
+        (unverified(7), "not signed by your --ca CA", ConnectionRejected),
+        (unverified(66), "too weak", ConnectionRejected),
+        (unverified(79), "not as RFC 5280 has it (openssl's", ConnectionRejected),
+        (unverified(99), "openssl's words", ConnectionRejected),
         (None, "closed the connection during authentication", ConnectionClosed),
         (
             ssl.SSLEOFError(8, "EOF"),
@@ -105,7 +123,8 @@ def using(profile: Profile, identity: Identity) -> Profile:
         (OSError(113, "No route to host"), "No route to host", ConnectionClosed),
         (RemoteProtocolError("odd frame"), "odd frame", ConnectionRejected),
         (PermissionDenied("no CN"), "no CN", ConnectionRejected),
-        (Unavailable("too many"), "too many", Unavailable),
+        (Unavailable("no time"), "no time", Unavailable),
+        (TooMany("too many"), "too many", TooMany),
     ],
 )
 def test_reasons(
@@ -119,154 +138,80 @@ def test_reasons(
     assert words in str(refused)
 
 
-Break = Callable[[Profile, Path], Profile]
+async def test_nobody_there(certs: Certificates) -> None:
+    """Nothing listens: the address and what to look at."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+
+    profile = profile_of(address, certs)
+
+    with pytest.raises(ConnectionClosed, match=f"{profile.address}: nothing listens"):
+        await open_session(profile, context_of(profile))
+
+    with pytest.raises(ConnectionClosed, match=f"{profile.address}: nothing listens"):
+        await asyncio.to_thread(BlockingSession, profile)
 
 
-@pytest.mark.parametrize(
-    ("flag", "words"),
-    [
-        ("ca", "--ca /none cannot be read: No such file"),
-        ("cert", "--cert"),
-        ("key", "--key"),
-    ],
-)
-def test_missing_file(certs: Certificates, flag: str, words: str) -> None:
-    """A file that is not there is named, with its flag."""
-    good = profile_of(("h", 1), certs)
-    files = {"ca": good.ca, "cert": good.cert, "key": good.key, flag: Path("/none")}
+ROOT = Authority.root(ends=400 * DAY)
 
-    with pytest.raises(ProfileError, match=words):
-        client_context(Profile("h", 1, **files))
-
-
-def test_key_of_another(certs: Certificates) -> None:
-    """Key and certificate have to belong together."""
-    mixed = Identity(certs.of("alice").cert, certs.of("bob").key)
-
-    with pytest.raises(ProfileError, match="is not the key of"):
-        client_context(using(profile_of(("h", 1), certs), mixed))
-
-
-def test_encrypted_key(certs: Certificates, tmp_path: Path) -> None:
-    """An encrypted key is refused; nothing asks on the terminal."""
-    key = tmp_path / "key.pem"
-    os.system(
-        f"openssl pkey -in {certs.of('alice').key} -aes256 -passout pass:x -out {key}"
-    )
-
-    with pytest.raises(ProfileError, match="is encrypted"):
-        client_context(
-            using(profile_of(("h", 1), certs), Identity(certs.of("alice").cert, key))
-        )
-
-
-@pytest.mark.parametrize("text", ["", "no certificate", "-----BEGIN CERTIFICATE-----"])
-def test_no_certificate(certs: Certificates, tmp_path: Path, text: str) -> None:
-    """Files that hold something else are told as that."""
-    odd = tmp_path / "odd.pem"
-    odd.write_text(text)
-    good = profile_of(("h", 1), certs)
-
-    with pytest.raises(ProfileError, match=r"odd\.pem.*PEM"):
-        client_context(using(good, Identity(odd, good.key)))
-
-    with pytest.raises(ProfileError, match=r"odd\.pem.*PEM"):
-        client_context(Profile("h", 1, odd, good.cert, good.key))
-
-
-@pytest.mark.parametrize(
-    ("begins", "ends", "words"),
-    [(-2, -1, "expired at 20"), (1, 2, "not valid yet, only from 20")],
-)
-def test_dates(
-    certs: Certificates, tmp_path: Path, begins: int, ends: int, words: str
-) -> None:
-    """A certificate out of its dates is refused here, with the date."""
-    odd = issue(certs, "/CN=alice", into=tmp_path, begins=begins * DAY, ends=ends * DAY)
-
-    with pytest.raises(ProfileError, match=words):
-        client_context(using(profile_of(("h", 1), certs), odd))
-
-
-def test_validity(certs: Certificates) -> None:
-    """The dates read are those that OpenSSL shows for a CA."""
-    context = ssl.create_default_context(cafile=str(certs.ca))
-    (shown,) = context.get_ca_certs()
-    (der,) = context.get_ca_certs(binary_form=True)
-    expected = [
-        ssl.cert_time_to_seconds(str(shown[k])) for k in ("notBefore", "notAfter")
-    ]
-
-    assert list(read_validity(der)) == expected
-
-
-@pytest.mark.parametrize("size", [0, 1, 3, 40, 90])
-def test_validity_of_a_stump(certs: Certificates, size: int) -> None:
-    """A certificate that is cut off is a ValueError, wherever the cut is."""
-    context = ssl.create_default_context(cafile=str(certs.ca))
-    (der,) = context.get_ca_certs(binary_form=True)
-
-    with pytest.raises(ValueError, match="cut off"):
-        read_validity(der[:size])
-
-
-REFUSED: dict[str, tuple[Callable[[Certificates, Path], Identity], str]] = {
-    "other CA": (
-        lambda certs, into: generate(into / "other", "alice").of("alice"),
-        "does not trust the CA|during authentication",
+SERVERS: dict[str, tuple[Signed, str]] = {
+    "other name": (
+        ROOT.server(names=[x509.DNSName("elsewhere.invalid")]),
+        "is not for host 127.0.0.1 but for elsewhere.invalid;",
     ),
-    "of a server": (
-        lambda certs, into: certs.of("server"),
-        "may not be used by a client|during authentication",
-    ),
+    "no purpose": (ROOT.server(purposes=()), "may not be used by a server"),
+    "of a client": (ROOT.server(purposes=CLIENT), "may not be used by a server"),
+    "other CA": (Authority.root("Other").server(), "not signed by your --ca"),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-async def test_refused_session(
-    profile: Profile, certs: Certificates, tmp_path: Path, name: str
-) -> None:
-    """A refused client is told on both event loops, though its handshake went well."""
-    make, words = REFUSED[name]
-    odd = using(profile, make(certs, tmp_path))
+@pytest.mark.parametrize("name", SERVERS)
+async def test_odd_server(server: FakeServer, tmp_path: Path, name: str) -> None:
+    """On both loops, a server that is not the right one is refused."""
+    signed, words = SERVERS[name]
+    certs = directory_of(tmp_path, signed, ROOT)
+    ROOT.client(ends=365 * DAY).save(tmp_path, "alice")
 
-    with pytest.raises(ConnectionClosed, match=words):
-        await open_session(odd, client_context(odd))
+    async with await server.listen(certs) as listener:
+        profile = profile_of(listener.sockets[0].getsockname(), certs)
 
+        with pytest.raises(ConnectionRejected, match=words):
+            await open_session(profile, context_of(profile))
 
-@pytest.mark.parametrize("purpose", [Purpose.SERVER_ELSEWHERE, Purpose.CLIENT])
-def test_impostor(
-    server: FakeServer, certs: Certificates, tmp_path: Path, purpose: Purpose
-) -> None:
-    """A server without the right name or purpose is refused by the client."""
-    issue(certs, "/CN=x", into=tmp_path / "odd", purpose=purpose)
-    odd = Certificates(tmp_path)
-    (tmp_path / "odd" / "odd.pem").rename(tmp_path / "server.pem")
-    (tmp_path / "odd" / "odd-key.pem").rename(tmp_path / "server-key.pem")
-    (tmp_path / "ca.pem").write_bytes(certs.ca.read_bytes())
-
-    with (
-        serving(server, odd, certs) as profile,
-        pytest.raises(ConnectionRejected, match="server's certificate"),
-    ):
-        BlockingSession(profile)
+    assert not server.asked
 
 
-def test_other_authority(
-    server: FakeServer, certs: Certificates, tmp_path: Path
-) -> None:
-    """A server whose CA is not ours is refused, and our --ca file named."""
-    other = generate(tmp_path / "other", "alice")
+@pytest.mark.parametrize("name", ["revoked", "other CA"])
+async def test_refused_by_the_server(tmp_path: Path, name: str) -> None:
+    """On both loops, an alert that comes after our handshake is told."""
+    certs = directory_of(tmp_path, ROOT.server(), ROOT)
+    signer = ROOT if name == "revoked" else Authority.root("Other")
+    alice = signer.client(ends=365 * DAY)
+    alice.save(tmp_path, "alice")
+    crl = tmp_path / "crl.pem"
+    crl.write_bytes(ROOT.revoke(alice.certificate))
 
-    with serving(server, certs) as profile:
-        odd = Profile(profile.host, profile.port, other.ca, profile.cert, profile.key)
+    with shaking_hands(strict_context(certs, crl=crl)) as address:
+        host, _, port = address.rpartition(":")
+        profile = profile_of((host, int(port)), certs)
 
-        with pytest.raises(ConnectionRejected, match="not signed by your --ca"):
-            BlockingSession(odd)
+        with pytest.raises(ConnectionRejected, match=r"has been revoked|not trust the"):
+            await open_session(profile, context_of(profile))
 
 
-def test_other_protocol(server: FakeServer, certs: Certificates) -> None:
-    """A TLS server that does not choose our protocol is not one of ours."""
+async def test_other_protocol(server: FakeServer, certs: Certificates) -> None:
+    """On both loops, a TLS server that does not choose our protocol is refused."""
+    server.alpn = "http/1.1"
+
+    async with await server.listen(certs) as listener:
+        profile = profile_of(listener.sockets[0].getsockname(), certs)
+
+        with pytest.raises(ConnectionRejected, match=r"not teleworker/1|not speak"):
+            await open_session(profile, context_of(profile))
+
+
+def test_other_protocol_without_a_loop(server: FakeServer, certs: Certificates) -> None:
+    """So it is without a loop."""
     server.alpn = "http/1.1"
 
     with (
@@ -276,15 +221,19 @@ def test_other_protocol(server: FakeServer, certs: Certificates) -> None:
         BlockingSession(profile)
 
 
-async def test_nobody_there(certs: Certificates) -> None:
-    """Nothing listens: the address and what to look at."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()
+async def test_warnings_in_the_library(server: FakeServer, tmp_path: Path) -> None:
+    """Whoever wants to know is told once of a certificate that ends soon."""
+    certs = directory_of(tmp_path, ROOT.server(), ROOT)
+    ROOT.client(ends=2 * DAY).save(tmp_path, "alice")
+    warnings: list[str] = []
 
-    profile = profile_of(address, certs)
+    async with await server.listen(certs) as listener:
+        profile = profile_of(listener.sockets[0].getsockname(), certs)
 
-    with pytest.raises(ConnectionClosed, match=f"{profile.address}: nothing listens"):
-        await open_session(profile, client_context(profile))
+        async with Client(profile, warn=warnings.append) as client:
+            server.drop()
+            await client.info()
 
-    with pytest.raises(ConnectionClosed, match=f"{profile.address}: nothing listens"):
-        await asyncio.to_thread(BlockingSession, profile)
+    assert [text.partition(" expires")[0] for text in warnings] == [
+        f"--cert {profile.cert}"
+    ]

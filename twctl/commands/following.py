@@ -4,8 +4,9 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Final
 
+from teleworkerd.protocol.errors import TooMany
 from teleworkerd.protocol.types import JobSpec, JobState, JobStatus, Stream
-from twctl.client import Client
+from twctl.client import Client, RemoteJob
 from twctl.commands.copying import Copy, copy_output
 from twctl.commands.forwarding import Forwarder
 from twctl.commands.loop import run_loop
@@ -13,7 +14,7 @@ from twctl.exit_codes import ExitCode, job_code
 from twctl.lookback import Wanted
 from twctl.moments import Moment, nanoseconds
 from twctl.profile import Profile
-from twctl.render import print_notice
+from twctl.render import print_notice, print_warning
 
 
 BOTH: Final = Copy({Stream.STDOUT: 1, Stream.STDERR: 2}, Wanted(follow=True))
@@ -44,7 +45,8 @@ def run_and_follow(
 
 
 def _client(profile: Profile, *, reconnect: bool) -> Client:
-    return Client(profile, retry_for=None if reconnect else 0, notice=print_notice)
+    retry_for = None if reconnect else 0
+    return Client(profile, retry_for=retry_for, notice=print_notice, warn=print_warning)
 
 
 async def _tail(profile: Profile, tail: Tail) -> int:
@@ -70,7 +72,7 @@ async def _run(client: Client, spec: JobSpec, request_id: str | None) -> int:
             try:
                 job = await client.start(spec, request_id=request_id)
                 forwarder.begin(job)
-                status = await copy_output(job, BOTH) or await job.wait()
+                status = await _follow(job)
             except asyncio.CancelledError:
                 if forwarder.detached_by is None:
                     raise
@@ -81,6 +83,19 @@ async def _run(client: Client, spec: JobSpec, request_id: str | None) -> int:
 
     _tell_what_may_be_missing(status)
     return job_code(status)
+
+
+async def _follow(job: RemoteJob) -> JobStatus:
+    """Copy both outputs of *job* until it has ended; return its status."""
+    try:
+        return await copy_output(job, BOTH) or await job.wait()
+    except TooMany as error:
+        # Or it would be started once more.
+        raise TooMany(
+            f"job {job.id} was started and goes on, but cannot be followed: {error};"
+            f" 'twctl wait {job.id}'",
+            error.details,
+        ) from error
 
 
 def _with_times(client: Client, tail: Tail) -> Copy:

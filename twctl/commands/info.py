@@ -2,11 +2,18 @@
 
 import typer
 
-from teleworkerd.protocol.messages import InfoRequest, InfoResponse
+from teleworkerd.protocol.messages import InfoRequest
+from teleworkerd.protocol.responses import InfoResponse
 from twctl.blocking import BlockingSession
 from twctl.commands.options import Form, Verb, call_of, output_form
 from twctl.pretty import info_text
-from twctl.render import OutputForm, info_object, print_json, print_line
+from twctl.render import (
+    OutputForm,
+    info_object,
+    print_json,
+    print_text,
+    print_warning,
+)
 
 
 verb = Verb()
@@ -17,10 +24,10 @@ def info(context: typer.Context, *, output: Form = "text") -> None:
     """Show the server: version, who it takes you for, limits and load."""
     form = output_form(output)
 
-    with BlockingSession(call_of(context).profile()) as session:
+    with BlockingSession(call_of(context).profile(), warn=print_warning) as session:
         response = session.ask(InfoRequest(0), InfoResponse)
 
     if form is OutputForm.JSON:
         print_json(info_object(response))
     else:
-        print_line(info_text(response))
+        print_text(info_text(response))

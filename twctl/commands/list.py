@@ -7,14 +7,30 @@ from typing import Annotated, Final
 
 import typer
 
-from teleworkerd.protocol.messages import MAX_PAGE, ListRequest, ListResponse
+from teleworkerd.protocol.messages import EVERYBODY, MAX_PAGE, ListRequest
+from teleworkerd.protocol.responses import ListResponse
 from teleworkerd.protocol.types import JobState, JobStatus
 from twctl.blocking import BlockingSession
 from twctl.commands.filters import parse_filters
-from twctl.commands.options import Form, Verb, call_of, optional, output_form, parsed
-from twctl.parsing import parse_number
+from twctl.commands.options import (
+    Form,
+    Verb,
+    call_of,
+    optional,
+    output_form,
+    parsed,
+    refuse_both,
+)
+from twctl.parsing import parse_number, parse_text
 from twctl.pretty import list_text
-from twctl.render import OutputForm, print_json, print_line, status_object
+from twctl.render import (
+    OutputForm,
+    print_json,
+    print_line,
+    print_text,
+    print_warning,
+    status_object,
+)
 
 
 LIVE: Final = tuple(state for state in JobState if not state.is_final)
@@ -37,6 +53,13 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each option
     limit: Annotated[
         str | None, typer.Option(metavar="N", help="At most so many.")
     ] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option(metavar="CN", help="Those of another, if you may see them."),
+    ] = None,
+    all_owners: Annotated[
+        bool, typer.Option("--all-owners", help="Everybody's, if you may see them.")
+    ] = False,
     output: Form = "text",
 ) -> None:
     """List your jobs, newest first."""
@@ -44,9 +67,11 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each option
     most = optional(functools.partial(parse_number, least=1), limit, "--limit")
     form = output_form(output)
     states = wanted.states or (() if show_all else LIVE)
-    request = ListRequest(0, states, wanted.name, wanted.labels)
+    refuse_both(owner is not None, "--owner", all_owners, "--all-owners")
+    whose = EVERYBODY if all_owners else optional(parse_text, owner, "--owner")
+    request = ListRequest(0, states, wanted.name, wanted.labels, owner=whose)
 
-    with BlockingSession(call_of(context).profile()) as session:
+    with BlockingSession(call_of(context).profile(), warn=print_warning) as session:
         jobs = _read_pages(session, request, most)
 
     if quiet:
@@ -55,7 +80,8 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each option
     elif form is OutputForm.JSON:
         print_json([status_object(job) for job in jobs])
     else:
-        print_line(list_text(jobs, now=time.time_ns()))
+        others = whose is not None
+        print_text(list_text(jobs, now=time.time_ns(), with_owners=others))
 
 
 def _read_pages(

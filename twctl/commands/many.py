@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 
 from teleworkerd.protocol.errors import RequestError
-from teleworkerd.protocol.messages import DoneResponse, Request
+from teleworkerd.protocol.messages import Request
+from teleworkerd.protocol.responses import DoneResponse
 from twctl.blocking import RESPONSE_TIMEOUT, BlockingSession
 from twctl.commands.options import Call, job_ref
 from twctl.exit_codes import ExitCode, of_error
-from twctl.render import print_error, print_notice
+from twctl.render import print_error, print_notice, print_warning
 
 
 def tell_each(
@@ -26,14 +27,14 @@ def tell_each(
     jobs = [job_ref(job) for job in jobs]
     code: int = ExitCode.OK
 
-    with BlockingSession(call.profile()) as session:
+    with BlockingSession(call.profile(), warn=print_warning) as session:
         for number, job in enumerate(jobs):
             try:
                 response = session.ask(
                     request(number, job), DoneResponse, timeout=timeout
                 )
             except RequestError as error:
-                print_error(str(error))
+                print_error(error)
                 code = max(code, of_error(error, is_run=False))
             else:
                 if done is not None:

@@ -60,6 +60,14 @@ def parsed(parse: Callable[[Any], T], value: Any, option: str) -> T:
         raise typer.BadParameter(str(error), param_hint=repr(option)) from error
 
 
+def refuse_both(one: bool, first: str, other: bool, second: str) -> None:  # noqa: FBT001 - four in a row read best
+    """Raise a usage error when the options *first* and *second* are both given."""
+    if one and other:
+        raise typer.BadParameter(
+            "give one of the two", param_hint=f"'{first}' / '{second}'"
+        )
+
+
 def optional(parse: Callable[[str], T], value: str | None, option: str) -> T | None:
     """Return *value* parsed, or None where the option was not given."""
     return None if value is None else parsed(parse, value, option)

@@ -19,7 +19,13 @@ from twctl.parsing import (
     parse_percent,
     parse_text,
 )
-from twctl.render import SCHEMA, OutputForm, print_json, print_line
+from twctl.render import (
+    SCHEMA,
+    OutputForm,
+    print_json,
+    print_line,
+    print_warning,
+)
 from twctl.spec import build_spec
 
 
@@ -64,6 +70,12 @@ def run(  # noqa: PLR0913 - one parameter for each option
         str | None,
         typer.Option("-w", "--workdir", metavar="DIR", help="Where to run it."),
     ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "-u", "--user", metavar="NAME", help="As whom: an account granted to you."
+        ),
+    ] = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="stderr into stdout, in exact order.")
     ] = False,
@@ -103,6 +115,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
         merge=merge,
         output_limit=optional(parse_bytes, output_limit, "--output-limit"),
         on_full=optional(parse_on_full, on_full, "--on-full"),
+        user=optional(parse_text, user, "--user"),
     )
     request_id = optional(parse_text, request_id, "--request-id")
     form = output_form(output)
@@ -116,7 +129,8 @@ def run(  # noqa: PLR0913 - one parameter for each option
         return run_and_follow(profile, spec, request_id, reconnect=not no_reconnect)
 
     request = RunRequest(0, request_id or os.urandom(16).hex(), spec)
-    job = start(call.profile(), request, again=not no_reconnect).job
+    profile = call.profile()
+    job = start(profile, request, again=not no_reconnect, warn=print_warning).job
 
     if form is OutputForm.JSON:
         print_json({"schema": SCHEMA, "id": job})

@@ -4,12 +4,19 @@ from typing import Annotated
 
 import typer
 
-from teleworkerd.protocol.messages import StatusRequest, StatusResponse
+from teleworkerd.protocol.messages import StatusRequest
+from teleworkerd.protocol.responses import StatusResponse
 from twctl.blocking import BlockingSession
 from twctl.commands.options import Form, Ref, Verb, call_of, job_ref, output_form
 from twctl.exit_codes import job_code
 from twctl.pretty import status_text
-from twctl.render import OutputForm, print_json, print_line, status_object
+from twctl.render import (
+    OutputForm,
+    print_json,
+    print_text,
+    print_warning,
+    status_object,
+)
 
 
 verb = Verb()
@@ -29,12 +36,12 @@ def status(
     form = output_form(output)
     request = StatusRequest(0, job_ref(job))
 
-    with BlockingSession(call_of(context).profile()) as session:
+    with BlockingSession(call_of(context).profile(), warn=print_warning) as session:
         found = session.ask(request, StatusResponse).status
 
     if form is OutputForm.JSON:
         print_json(status_object(found))
     else:
-        print_line(status_text(found))
+        print_text(status_text(found))
 
     return job_code(found) if exit_code else 0

@@ -13,6 +13,7 @@ from twctl.commands.options import (
     optional,
     output_form,
     parsed,
+    refuse_both,
 )
 from twctl.parsing import parse_last_bytes, parse_last_lines, parse_offset
 from twctl.render import OutputForm
@@ -87,11 +88,11 @@ def tail(  # noqa: PLR0913 - one parameter for each option
     ] = "text",
 ) -> int:
     """Write a job's stdout as it is, from the first byte on."""
-    _refuse_both(err, "--err", both, "--all")
-    _refuse_both(err, "--err", interleave, "--interleave")
-    _refuse_both(lines is not None, "--lines", size is not None, "--bytes")
+    refuse_both(err, "--err", both, "--all")
+    refuse_both(err, "--err", interleave, "--interleave")
+    refuse_both(lines is not None, "--lines", size is not None, "--bytes")
     offset = parsed(parse_offset, from_offset, "--from-offset")
-    _refuse_both(offset > 0, "--from-offset", interleave, "--interleave")
+    refuse_both(offset > 0, "--from-offset", interleave, "--interleave")
     is_json = output_form(output) is OutputForm.JSON
 
     # The help of all verbs shall not wait for asyncio, nor for a calendar.
@@ -123,10 +124,3 @@ def tail(  # noqa: PLR0913 - one parameter for each option
         reconnect=not no_reconnect,
     )
     return tail_job(call_of(context).profile(), what)
-
-
-def _refuse_both(one: bool, first: str, other: bool, second: str) -> None:  # noqa: FBT001 - private
-    if one and other:
-        raise typer.BadParameter(
-            "give one of the two", param_hint=f"'{first}' / '{second}'"
-        )

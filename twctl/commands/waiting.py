@@ -15,6 +15,7 @@ from twctl.render import (
     print_json,
     print_line,
     print_notice,
+    print_warning,
     status_object,
 )
 
@@ -35,7 +36,9 @@ def wait_for_all(
     After *timeout* seconds the code is 124, whatever had ended by then.
     """
     retry_for = None if reconnect else 0
-    client = Client(profile, retry_for=retry_for, notice=print_notice)
+    client = Client(
+        profile, retry_for=retry_for, notice=print_notice, warn=print_warning
+    )
     outcomes = run_loop(_wait(client, refs, timeout))
     ended = [outcome for outcome in outcomes if isinstance(outcome, JobStatus)]
 
@@ -87,7 +90,7 @@ def _outcome(task: asyncio.Task[JobStatus]) -> Outcome:
 
 def _report(outcome: JobStatus | TeleworkerError, form: OutputForm) -> int:
     if isinstance(outcome, TeleworkerError):
-        print_error(str(outcome))
+        print_error(outcome)
         return of_error(outcome, is_run=False)
 
     code = job_code(outcome)

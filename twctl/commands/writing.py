@@ -1,14 +1,13 @@
 """Writes what is read of a job: as bytes, with stamps, or as JSON lines."""
 
 import asyncio
-import json
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Final, Protocol
 
 from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Piece, Stream
 from twctl.cutting import part
-from twctl.render import SCHEMA, moment
+from twctl.render import SCHEMA, moment, to_json
 from twctl.sink import Sink
 from twctl.stamps import Stamper, runs
 from twctl.verify import stream_status
@@ -139,7 +138,7 @@ class JsonLines:
         return [] if begun is None else [_object(begun)]
 
     async def _print(self, *objects: Mapping[str, object]) -> None:
-        lines = [json.dumps({"schema": SCHEMA, **fields}) for fields in objects]
+        lines = [to_json({"schema": SCHEMA, **fields}) for fields in objects]
 
         if lines:
             async with self._turn:

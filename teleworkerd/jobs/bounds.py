@@ -1,0 +1,106 @@
+"""What the jobs of one owner may be at most: running, kept, and started in a time."""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Final
+
+from teleworkerd.jobs.job import Job
+from teleworkerd.protocol.errors import TooMany
+from teleworkerd.rates import TokenBucket
+from teleworkerd.settings import ClientsConfig
+
+
+_BUCKETS: Final = 1024  # owners, before those that start nothing are forgotten
+
+
+class OwnerBounds:
+    """Says whether an owner may start another job; *clock* only goes forward."""
+
+    def __init__(
+        self, config: ClientsConfig, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._running: defaultdict[str, set[str]] = defaultdict(set)
+        self._buckets: dict[str, TokenBucket] = {}
+
+    def configure(self, config: ClientsConfig) -> None:
+        """Use *config* from now on."""
+        before, self._config = self._config, config
+
+        if (config.start_rate, config.start_burst) != (
+            before.start_rate,
+            before.start_burst,
+        ):
+            self._buckets.clear()
+
+    def note(self, job: Job) -> None:
+        """Take into account what *job* is now."""
+        running = self._running[job.owner]
+
+        if job.is_over:
+            running.discard(job.id)
+        else:
+            running.add(job.id)
+
+        if not running:
+            del self._running[job.owner]
+
+    def check(self, owner: str, *, kept: int) -> None:
+        """Raise `TooMany` unless *owner*, who has *kept* jobs, may have another."""
+        running, most = self._running.get(owner, ()), self._config.running_jobs
+
+        if len(running) >= most:
+            raise TooMany(
+                f"{owner} has as many running jobs as one name may, {most}; stop some"
+                " ('twctl stop JOB') or wait for their ends, or ask the operator for"
+                " more [clients] running_jobs",
+                {"what": "running_jobs", "most": most},
+            )
+
+        most = self._config.kept_jobs
+
+        if kept >= most:
+            raise TooMany(
+                f"{owner} has as many jobs as one name may, {most}, with those that"
+                " have ended; remove some ('twctl rm JOB'), or ask the operator for"
+                " more [clients] kept_jobs",
+                {"what": "kept_jobs", "most": most},
+            )
+
+    def start(self, owner: str) -> None:
+        """Count a start of *owner*'s; raises `TooMany` when it comes too soon."""
+        rate = self._config.start_rate
+
+        if not rate:
+            return
+
+        now = self._clock()
+        bucket = self._bucket(owner, now)
+
+        if wait := bucket.wait(now=now):
+            seconds = math.ceil(wait)
+            raise TooMany(
+                f"{owner} starts more than {rate:g} jobs a second, the most that one"
+                f" name may over a longer time; try again in {seconds} s",
+                {"what": "starts", "most": math.ceil(rate), "retry_after": seconds},
+            )
+
+        bucket.take(now=now)
+
+    def _bucket(self, owner: str, now: float) -> TokenBucket:
+        if len(self._buckets) >= _BUCKETS and owner not in self._buckets:
+            self._buckets = {
+                name: bucket
+                for name, bucket in self._buckets.items()
+                if not bucket.is_full(now=now)
+            }
+
+        if owner not in self._buckets:
+            self._buckets[owner] = TokenBucket(
+                self._config.start_rate, self._config.start_burst, now=now
+            )
+
+        return self._buckets[owner]
