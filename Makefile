@@ -2,20 +2,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Most tests wait for processes: one more than the smallest machine has processors.
 WORKERS ?= 3
-# What `make soak` does, and for how long.
+# What `make soak` and `make fuzz` do, and for how long.
 SECONDS ?= 600
 SEED ?= 1
-SCRIPTS := gen_certs.sh .ci/packages .ci/run bench/packages $(wildcard docs/*.sh)
+SCRIPTS := gen_certs.sh .ci/packages .ci/run bench/packages tests/security/packages $(wildcard docs/*.sh)
 
-.PHONY: help demo test check bench soak clean
+.PHONY: help demo test check bench soak fuzz security clean
 
 help:
-	@echo 'make demo    run the demonstration: a daemon, a few jobs, what they print'
-	@echo 'make test    run the tests; ARGS="-k history" is passed on to pytest'
-	@echo 'make check   format, lint, types, layers, spelling, shell scripts'
-	@echo 'make bench   measure beside OpenSSH, write bench/results.md; ARGS=--quick tries it'
-	@echo 'make soak    break the daemon in all ways and check what comes of it; SECONDS=600 SEED=1'
-	@echo 'make clean   remove what these made, .venv included; certs/ stays'
+	@echo 'make demo      run the demonstration: a daemon, a few jobs, what they print'
+	@echo 'make test      run the tests; ARGS="-k history" is passed on to pytest'
+	@echo 'make check     format, lint, types, layers, spelling, shell scripts'
+	@echo 'make bench     measure beside OpenSSH, write bench/results.md; ARGS=--quick tries it'
+	@echo 'make soak      break the daemon in all ways and check what comes of it; SECONDS=600 SEED=1'
+	@echo 'make fuzz      give all that reads the bytes of others anything at all; SECONDS=600 SEED=1'
+	@echo 'make security  have testssl look at the port of a daemon'
+	@echo 'make clean     remove what these made, .venv included; certs/ stays'
 	@echo
 	@echo 'Each sets up what it needs. PYTHON=python3.12 chooses the interpreter.'
 
@@ -47,6 +49,13 @@ bench: .venv/installed
 
 soak: .venv/installed
 	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
+
+fuzz: .venv/installed
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
+
+security: .venv/installed
+	@tests/security/packages
+	@$(BIN)/python -m tests.security
 
 clean:
 	rm -rf .venv build dist *.egg-info .coverage .coverage.* .hypothesis

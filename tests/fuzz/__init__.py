@@ -1,0 +1,1 @@
+"""Any bytes whatsoever, for everything that reads what others wrote."""

@@ -1,0 +1,1 @@
+"""What others' scanners say of the port of a real daemon."""
