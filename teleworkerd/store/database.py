@@ -20,6 +20,7 @@ from teleworkerd.protocol.codec import dump_record, load_record
 from teleworkerd.protocol.errors import ProtocolError, TeleworkerError
 from teleworkerd.protocol.types import JobSpec, JobStatus
 from teleworkerd.reserve import Reserve
+from teleworkerd.store.soundness import UnsoundError, check_schema, check_table
 
 
 T = TypeVar("T")
@@ -82,10 +83,6 @@ class UnfitRecordError(StoreError):
     """Records that no database takes; all others that came with them are written."""
 
 
-class _BrokenError(Exception):
-    """The file is in order for SQLite, but not what we have written."""
-
-
 @dataclass(frozen=True, slots=True)
 class JobRecord:
     """A job as it is stored: everything but the bytes of its output.
@@ -100,7 +97,7 @@ class JobRecord:
 
 
 # SQLite's words for it may hold what it has found, which need not be text.
-_TROUBLE: Final = (sqlite3.DatabaseError, _BrokenError, UnicodeDecodeError)
+_TROUBLE: Final = (sqlite3.DatabaseError, UnsoundError, UnicodeDecodeError)
 
 
 class Database:
@@ -214,7 +211,7 @@ class Database:
                 f" {len(_STEPS)}; it was written by a newer version"
             )
 
-        _check(database, version)
+        check_schema(database, version)
 
         if version < len(_STEPS):
             database.executescript(
@@ -222,7 +219,7 @@ class Database:
                 f" PRAGMA user_version = {len(_STEPS)}; COMMIT;"
             )
 
-        _check_table(database)
+        check_table(database, _SELECT)
         database.set_progress_handler(None, 0)
 
     def _try(self, action: Callable[[], None]) -> bool:
@@ -363,38 +360,6 @@ def _read(
 
     spec = None if order is None else load_record(JobSpec, order)
     return JobRecord(request_id.decode(), digest, status, spec)
-
-
-def _check(database: sqlite3.Connection, version: int) -> None:
-    """Raise for a file that no version of us has left so."""
-    ((result,), *_) = database.execute("PRAGMA quick_check(1)").fetchall()
-
-    if result != "ok":
-        raise _BrokenError(result)
-
-    # Nothing that we have not made, and that a look at the table would set going.
-    (others,) = database.execute(
-        "SELECT count(*) FROM sqlite_schema WHERE type NOT IN ('table', 'index')"
-        " OR tbl_name != 'job' OR (type = 'index' AND sql IS NOT NULL)"
-    ).fetchone()
-
-    if others:
-        raise _BrokenError("it has views, triggers or tables that are not ours")
-
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-
-    if bool(tables) != bool(version):
-        raise _BrokenError(f"it has schema {version}, and {tables} tables")
-
-
-def _check_table(database: sqlite3.Connection) -> None:
-    try:
-        database.execute(f"{_SELECT} LIMIT 0")
-    except sqlite3.OperationalError as error:
-        if _code(error) == sqlite3.SQLITE_ERROR:
-            raise _BrokenError(str(error)) from error
-
-        raise
 
 
 def _put_aside(path: Path, aside: Path) -> None:
