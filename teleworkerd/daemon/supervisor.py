@@ -22,8 +22,9 @@ from teleworkerd.daemon.servers import GOODBYE, Servers, Wanted
 from teleworkerd.daemon.watchdog import watchdog_interval
 from teleworkerd.keeper.descriptors import most_descriptors
 from teleworkerd.keeper.isolation import describe_isolation
-from teleworkerd.keeper.keeper import Keeper, use_pidfds
+from teleworkerd.keeper.keeper import Keeper
 from teleworkerd.keeper.messages import Alive, Reloaded
+from teleworkerd.keeper.orphans import use_pidfds
 from teleworkerd.keeper.state_dir import StateDirectory, StateInUse
 from teleworkerd.privilege_drop import ServerAccount
 from teleworkerd.settings import AtShutdown, ConfigError, parse_address

@@ -13,7 +13,8 @@ import sys
 
 from teleworkerd.cgroups.detect import detect
 from teleworkerd.config import Config, parse
-from teleworkerd.keeper.keeper import Keeper, use_pidfds
+from teleworkerd.keeper.keeper import Keeper
+from teleworkerd.keeper.orphans import use_pidfds
 from teleworkerd.keeper.state_dir import StateDirectory
 from teleworkerd.log import set_up
 from teleworkerd.protocol.errors import TeleworkerError

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import logging
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -397,11 +396,3 @@ class Keeper:
     def _fill_again(self) -> None:
         asyncio.get_running_loop().call_later(_FILL_EVERY, self._fill_again)
         self._means.reserve.fill()
-
-
-def use_pidfds() -> None:
-    """Let asyncio wait for children by pidfd: no thread each, no signal races."""
-    # Later versions do so by themselves, and deprecate the call.
-    if sys.version_info < (3, 12):
-        policy = asyncio.get_event_loop_policy()
-        policy.set_child_watcher(asyncio.PidfdChildWatcher())

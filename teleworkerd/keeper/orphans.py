@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -79,3 +80,11 @@ class Orphans:
                 return
 
             os.waitpid(child.si_pid, os.WNOHANG)
+
+
+def use_pidfds() -> None:
+    """Let asyncio wait for children by pidfd: no thread each, no signal races."""
+    # Later versions do so by themselves, and deprecate the call.
+    if sys.version_info < (3, 12):
+        policy = asyncio.get_event_loop_policy()
+        policy.set_child_watcher(asyncio.PidfdChildWatcher())

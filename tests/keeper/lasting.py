@@ -20,7 +20,8 @@ import asyncio, json, signal, socket, sys
 {change}
 from teleworkerd.cgroups.detect import detect
 from teleworkerd.config import (parse)
-from teleworkerd.keeper.keeper import Keeper, use_pidfds
+from teleworkerd.keeper.keeper import Keeper
+from teleworkerd.keeper.orphans import use_pidfds
 from teleworkerd.keeper.state_dir import StateDirectory
 from teleworkerd.log import set_up
 

@@ -12,9 +12,9 @@ import pytest
 
 from teleworkerd.keeper.account import find_account
 from teleworkerd.keeper.isolation import namespaces_of
-from teleworkerd.keeper.keeper import use_pidfds
 from teleworkerd.keeper.launch import LaunchPlan, launch
 from teleworkerd.keeper.messages import StopJob
+from teleworkerd.keeper.orphans import use_pidfds
 from teleworkerd.keeper.privileges import privileges_of
 from teleworkerd.protocol.types import JobSpec, Reason
 from tests.keeper.isolated import ROOTS, VisiblePlace, private, shell, start
