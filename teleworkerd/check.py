@@ -240,7 +240,7 @@ def _check_server(config: Config) -> str:
 def _check_audit(config: Config) -> str:
     path = config.audit_file
 
-    if not path.exists():
+    if _nearest(path) != path:
         if path.parent != config.state_dir and not os.access(path.parent, os.W_OK):
             raise CheckFailed(f"{path} cannot be made in {path.parent}")
 
