@@ -98,8 +98,24 @@ def descend(group: Path) -> list[Path]:
 
     Raises `CgroupError` when we lack what it takes to look.
     """
-    walk = os.walk(group, topdown=False, onerror=check_sight)
-    return [Path(path) for path, _, _ in walk]
+    found, waiting = [], [group]
+
+    # Not by recursion: a job of root's may nest groups as deep as it likes.
+    while waiting:
+        path = waiting.pop()
+        found.append(path)
+
+        try:
+            with os.scandir(path) as entries:
+                waiting += [
+                    Path(entry.path)
+                    for entry in entries
+                    if entry.is_dir(follow_symlinks=False)
+                ]
+        except OSError as error:
+            check_sight(error)
+
+    return found[::-1]
 
 
 def names_in(group: Path) -> set[str]:
@@ -225,6 +241,6 @@ def pids(group: Path) -> set[int]:
 
 
 def check_sight(error: OSError) -> None:
-    """Raise `CgroupError` if *error* says nothing of the file, but of us."""
-    if lack_of(error) is not None:
+    """Raise `CgroupError` if *error* says nothing of the file, but of our sight."""
+    if lack_of(error) is not None or error.errno == errno.ENAMETOOLONG:
         raise CgroupError.of(error, "look at", Path(error.filename or "")) from error

@@ -1,6 +1,9 @@
 """Which groups a job joins, and which values the kernel then holds."""
 
+import contextlib
 import errno
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -342,3 +345,22 @@ def descriptors() -> set[str]:
 
 def read(file: Path) -> str:
     return file.read_text().strip()
+
+
+def test_deep_groups(tmp_path: Path) -> None:
+    """Groups that are nested deeper than Python may recurse are all found."""
+    group = tmp_path
+    depth = 1500  # of names as short as they can be
+
+    with contextlib.chdir(tmp_path):
+        for _ in range(depth):
+            os.mkdir("a")  # noqa: PTH102  relative to where we are
+            os.chdir("a")
+
+    try:
+        found = groupfs.descend(group)
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "a"], check=True)
+
+    assert len(found) == depth + 1
+    assert found[-1] == group
