@@ -159,8 +159,10 @@ def _pack(record: object) -> bytes:
 
 
 def _read(path: Path, kind: type) -> Any:
+    # Of bytes, json guesses the encoding, and Python loads the one it guesses from a
+    # file: the account of the server may not be allowed to read that.
     try:
-        return reader(kind)(json.loads(path.read_bytes()), str(path))
+        return reader(kind)(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, TeleworkerError):
         return None
 

@@ -134,6 +134,13 @@ def test_unreadable_exit_is_none(directory: JobDirectory, text: str) -> None:
     assert directory.read_exit() is None
 
 
+def test_encoding_is_not_guessed(directory: JobDirectory) -> None:
+    """What looks like another encoding is unreadable, and loads no codec."""
+    directory.exit.write_bytes(spoilt().encode("utf-32-be"))
+
+    assert directory.read_exit() is None
+
+
 def test_replaced_at_once(tmp_path: Path) -> None:
     """The old file stays whole for who has it open."""
     path = tmp_path / "file"

@@ -53,7 +53,7 @@ class DaemonFacts:
         path = state_dir / "daemon"
 
         try:
-            value = json.loads(path.read_bytes())
+            value = json.loads(path.read_text(encoding="utf-8"))
             return cast("Self", reader(cast("object", cls))(value, str(path)))
         except (OSError, ValueError, RemoteProtocolError):
             return None
