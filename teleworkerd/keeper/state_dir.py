@@ -140,7 +140,7 @@ def _open_to(group: int, state_dir: Path, jobs_dir: Path) -> None:
     try:
         if jobs_dir.stat().st_gid != group:
             for directory, _, files in os.walk(jobs_dir, topdown=False):
-                _give(Path(directory), group, 0o750)
+                _give(Path(directory), group, 0o2750)
 
                 for name in files:
                     _give(Path(directory) / name, group, 0o640)

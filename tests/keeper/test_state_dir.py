@@ -4,13 +4,20 @@ import errno
 import fcntl
 import os
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from teleworkerd.config import Config
+from teleworkerd.execution import LossRecord
+from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper import state_dir
 from teleworkerd.keeper.state_dir import StateDirectory, StateInUse
 from teleworkerd.settings import ConfigError, DaemonConfig
+
+
+JOB: Final = "01234567-89ab-cdef-0123-456789abcdef"
+GROUP: Final = 65520  # of the server
 
 
 @pytest.fixture
@@ -51,6 +58,20 @@ def test_address_of_a_killed_daemon(config: Config) -> None:
     (config.state_dir / "address").write_text("127.0.0.1:1\n")
 
     assert not StateDirectory(config).address.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_written_later_into_what_was_there(config: Config) -> None:
+    """The server reads also what is written into a job's directory of before."""
+    job = JobDirectory(config.jobs_dir / JOB)
+    config.jobs_dir.mkdir(parents=True)
+    job.create()
+    config.state_dir.chmod(0o700)
+
+    StateDirectory(config, readers=GROUP)
+    job.write_loss(LossRecord("its keeper was killed"))
+
+    assert job.loss.stat().st_gid == GROUP
 
 
 def test_file_in_its_place(config: Config, tmp_path: Path) -> None:
