@@ -1,6 +1,7 @@
 """What every test may use: both event loops, and certificates that are in order."""
 
 import asyncio
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,16 @@ from tests.e2e.pki import Certificates, generate
 
 
 LoopFactories = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
+
+
+def pytest_configure() -> None:
+    """Have programs that tests start act on Ctrl-C and on a lost terminal.
+
+    What a shell starts in the background, or nohup anywhere, ignores them, and so
+    would all that it starts.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_asyncio_loop_factories(
