@@ -60,10 +60,10 @@ class Nemesis:
 
     def see_server(self) -> None:
         """Wait until the daemon's directory says which server there is."""
+        file = self._disk.state / "server.pid"
+        # Between two servers there is no such file.
         wait_for(
-            lambda: (
-                int((self._disk.state / "server.pid").read_text()) == self._server()
-            ),
+            lambda: file.exists() and file.read_text() == f"{self._server()}\n",
             what="pid of the server in its file",
             within=START,
         )
