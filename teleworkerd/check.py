@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from teleworkerd.certfiles import read_files
-from teleworkerd.cgroups.detect import detect
+from teleworkerd.check_limits import describe_driver, describe_limits
 from teleworkerd.config import Config
 from teleworkerd.daemon.accounts import check_accounts, doubts, find_server_account
 from teleworkerd.daemon.facts import DaemonFacts, DaemonState, describe_end
@@ -43,7 +43,7 @@ def check(config: Config) -> int:
         ("listen", _check_listen),
         ("certificates", _check_certificates),
         ("state directory", _check_state_dir),
-        ("cgroups", _check_cgroups),
+        ("cgroups", describe_driver),
         ("server runs as", _check_server),
         ("jobs run as", _check_account),
         ("access", _check_access),
@@ -62,6 +62,9 @@ def check(config: Config) -> int:
         except TeleworkerError as error:
             failures += 1
             _say(f"ERROR {name}: {error}")
+
+    for limit, (found, remedy) in describe_limits().items():
+        _say(f"{'WARN ' if remedy else 'ok   '} limit {limit}: {found}{remedy}")
 
     for doubt in _doubts(config):
         _say(f"WARN  {doubt}")
@@ -193,13 +196,6 @@ def _nearest(path: Path) -> Path:
         return next(each for each in (path, *path.absolute().parents) if each.exists())
     except OSError as error:
         raise CheckFailed(f"{path} cannot be looked at: {error.strerror}") from error
-
-
-def _check_cgroups(_config: Config) -> str:
-    driver = detect()
-    found = [f"{limit}: {reason or 'yes'}" for limit, reason in driver.supports.items()]
-    # No limits are no reason not to start: jobs without one run all the same.
-    return f"{driver.name}; trees by {driver.tracking}; {'; '.join(found)}"
 
 
 def _check_open_files(_config: Config) -> str:

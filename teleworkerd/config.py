@@ -20,6 +20,7 @@ from teleworkerd.settings import (
     ConfigError,
     DaemonConfig,
     JobsConfig,
+    LimitsConfig,
     MetricsConfig,
     OutputConfig,
     RetentionConfig,
@@ -38,6 +39,7 @@ class Config:
 
     daemon: DaemonConfig = field(default_factory=DaemonConfig)
     jobs: JobsConfig = field(default_factory=JobsConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     server: ServerConfig = field(default_factory=ServerConfig)

@@ -1,9 +1,12 @@
 """What is known of a job that runs here: who it is, how it started and ended."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.types import (
+    AtMost,
     LaunchFailure,
     Limits,
     Nanoseconds,
@@ -59,12 +62,18 @@ class JobIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """The command runs: its first process, when, as whom, within what."""
+    """The command runs: its first process, when, as whom, within what.
+
+    `not_applied` says of limits that were asked for and are not in force why.
+    """
 
     pid: int
     started_at: Nanoseconds
     user: Word
     applied: Limits = Limits()
+    not_applied: Annotated[Mapping[Word, Text], AtMost(16)] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, slots=True)

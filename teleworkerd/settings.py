@@ -11,7 +11,17 @@ from typing import Annotated, Final, NamedTuple
 
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.messages import MAX_ACCOUNTS, MAX_CHUNK
-from teleworkerd.protocol.types import AtMost, Between, Offset, OnFull, Role, Word
+from teleworkerd.protocol.types import (
+    MAX_MEMORY_MB,
+    MAX_PIDS,
+    MAX_TIMEOUT,
+    AtMost,
+    Between,
+    Offset,
+    OnFull,
+    Role,
+    Word,
+)
 
 
 KIB: Final = 1 << 10
@@ -24,6 +34,10 @@ LOG_FORMATS: Final = ("text", "json")
 Seconds = Annotated[float, Between(0, 86_400)]
 Count = Annotated[int, Between(1, 1_000_000)]
 Rate = Annotated[float, Between(0, 1_000_000)]  # a second
+Megabytes = Annotated[int, Between(0, 1 << 40)]
+Cpus = Annotated[float, Between(0, 1 << 20)]
+Processes = Annotated[int, Between(0, 1 << 32)]
+Lifetime = Annotated[float, Between(0, int(MAX_TIMEOUT))]  # seconds
 Accounts = Annotated[tuple[Word, ...], AtMost(MAX_ACCOUNTS)]
 Patterns = Annotated[tuple[Word, ...], AtMost(10_000)]
 
@@ -146,6 +160,31 @@ class JobsConfig:
     def accounts(self, owner: str) -> tuple[str, ...]:
         """Return the Unix accounts granted to *owner*; the first is the default."""
         return self.users.get(owner, (self.user,))
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """`[limits]`: of jobs that name none, and the most that may be asked for.
+
+    `mem` (megabytes), `cpus`, `pids` and `timeout` (seconds) are what a job gets that
+    names none. With a prefix they are ceilings: `job_` of each job, `owner_` of all
+    that run of one owner together, `total_` of all that run. 0 means none.
+    """
+
+    mem: Annotated[int, Between(0, MAX_MEMORY_MB)] = 0
+    cpus: Cpus = 0.0
+    pids: Annotated[int, Between(0, MAX_PIDS)] = 4096
+    timeout: Lifetime = 0.0
+    job_mem: Megabytes = 0
+    owner_mem: Megabytes = 0
+    total_mem: Megabytes = 0
+    job_cpus: Cpus = 0.0
+    owner_cpus: Cpus = 0.0
+    total_cpus: Cpus = 0.0
+    job_pids: Processes = 0
+    owner_pids: Processes = 0
+    total_pids: Processes = 0
+    job_timeout: Lifetime = 0.0
 
 
 @dataclass(frozen=True, slots=True)

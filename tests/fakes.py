@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import shutil
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -103,6 +104,8 @@ class FakeExecutor:
         self.refusal: Exception | None = None
         self.asked = asyncio.Event()
         self.removed: list[str] = []
+        self.usages: dict[str, Usage] = {}
+        self.measured: list[frozenset[str]] = []
         self.sealed: dict[str, Postscript] = {}
         self.outputs: dict[str, Written] = {}
         self._jobs_dir = jobs_dir
@@ -156,6 +159,11 @@ class FakeExecutor:
             sink.vanished("nobody knows")
 
         return None
+
+    async def measure(self, job_ids: Collection[str]) -> Mapping[str, Usage]:
+        """Return what the test says that these jobs use."""
+        self.measured.append(frozenset(job_ids))
+        return {name: self.usages[name] for name in job_ids if name in self.usages}
 
     async def drained(self) -> None:
         """Nothing waits here."""

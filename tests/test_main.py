@@ -187,9 +187,14 @@ def test_check(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
 
     assert status == 0, lines
-    (warning,) = [line for line in lines if not line.startswith("ok    ")]
+    limits = [line for line in lines if line[6:].startswith("limit ")]
+    told = [line for line in lines if line not in limits]
+    (warning,) = [line for line in told if not line.startswith("ok    ")]
     assert re.fullmatch(r"WARN  \S+/ca-key\.pem: who has this key .*", warning)
-    assert {line[6:].partition(":")[0] for line in lines if line != warning} == {
+    assert [line[6:].partition(":")[0] for line in limits] == [
+        f"limit {name}" for name in ("mem", "cpu", "io", "pids", "cpus")
+    ]
+    assert {line[6:].partition(":")[0] for line in told if line != warning} == {
         "listen",
         "certificates",
         "state directory",

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from twctl.profile import Profile, ProfileError
     from twctl.reading import OutputDropped, Reading
     from twctl.rejection import AccessWithdrawn, ConnectionRejected
+    from twctl.sampling import JobUse, Sample
     from twctl.verify import DigestMismatch
 
 
@@ -81,6 +82,7 @@ __all__ = [
     "JobRemoved",
     "JobState",
     "JobStatus",
+    "JobUse",
     "LaunchFailed",
     "LaunchFailure",
     "LimitRejected",
@@ -102,6 +104,7 @@ __all__ = [
     "RequestConflict",
     "RequestError",
     "Role",
+    "Sample",
     "Stream",
     "StreamStatus",
     "TeleworkerError",
@@ -119,6 +122,7 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
     "twctl.profile": ("Profile", "ProfileError"),
     "twctl.reading": ("OutputDropped", "Reading"),
     "twctl.rejection": ("AccessWithdrawn", "ConnectionRejected"),
+    "twctl.sampling": ("JobUse", "Sample"),
     "twctl.verify": ("DigestMismatch",),
     "teleworkerd.protocol.responses": ("InfoResponse",),
     "teleworkerd.protocol.types": (

@@ -17,7 +17,10 @@ from twctl.profile import Settings
 from twctl.render import print_error, print_line
 
 
-VERBS: Final = ("run", "tail", "kill", "stop", "status", "list", "wait", "rm", "info")
+VERBS: Final = (
+    *("run", "tail", "kill", "stop", "status", "list", "wait", "rm"),
+    *("top", "info"),
+)
 ALIASES: Final = {"ps": "list"}
 
 

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -18,6 +19,7 @@ from teleworkerd.protocol.messages import (
     RunRequest,
     StatusRequest,
     StopRequest,
+    TopRequest,
     WaitRequest,
 )
 from teleworkerd.protocol.responses import (
@@ -40,6 +42,7 @@ from twctl.link import Link
 from twctl.moments import Moment, nanoseconds
 from twctl.profile import Profile, Settings, load_profile
 from twctl.reading import Reading
+from twctl.sampling import Rates, Sample
 from twctl.spec import Argument, build_spec
 
 
@@ -71,16 +74,22 @@ def connect(
 class RemoteJob:
     """A job on the server; `id` is what it was asked for by.
 
+    Of one that was just started, `not_applied` says which limits are not in force, and
+    why.
+
     What a name or prefix stands for is found out once, by the first `output` or
     `wait`: later, after a lost connection too, it may stand for another job.
 
     Every method raises `JobNotFound` when there is no such job of the caller's.
     """
 
-    def __init__(self, link: Link, ref: str) -> None:
+    def __init__(
+        self, link: Link, ref: str, *, not_applied: Mapping[str, str] | None = None
+    ) -> None:
         self._link = link
         self._ref = ref.lower() if _ID.fullmatch(ref) else None
         self.id = ref
+        self.not_applied: Mapping[str, str] = not_applied or {}
 
     def __repr__(self) -> str:
         return f"RemoteJob({self.id!r})"
@@ -258,6 +267,9 @@ class Client:
         mem: int | None = None,
         cpu: int | None = None,
         io: int | None = None,
+        cpus: float | None = None,
+        pids: int | None = None,
+        strict_limits: bool = False,
         env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
         workdir: Argument | None = None,
         name: str | None = None,
@@ -271,8 +283,11 @@ class Client:
     ) -> RemoteJob:
         """Start a command, without a shell, and return its job.
 
-        *mem* is in megabytes, *cpu* and *io* in percent, *timeout* in seconds,
-        *output_limit* in bytes of both streams together. With *merge* stderr goes
+        *mem* is in megabytes, *cpu* and *io* in percent of a share, *cpus* is how many
+        processors it may keep busy and *pids* how many processes and threads it may
+        have, *timeout* is in seconds, *output_limit* in bytes of both streams together.
+        A limit that the server's machine cannot apply is in `JobStatus.not_applied`;
+        with *strict_limits* it is a `LimitRejected`. With *merge* stderr goes
         into stdout. *user* is one of the server's accounts that `info` says are
         granted, instead of the first of them.
         A lost connection never starts it twice; to be as safe across calls,
@@ -285,6 +300,9 @@ class Client:
             mem=mem,
             cpu=cpu,
             io=io,
+            cpus=cpus,
+            pids=pids,
+            strict_limits=strict_limits,
             env=env,
             workdir=workdir,
             name=name,
@@ -301,7 +319,7 @@ class Client:
         """Start the job that *spec* describes, as `run` does."""
         request = RunRequest(0, request_id or os.urandom(16).hex(), spec)
         response = await self._link.ask(request, RunResponse)
-        return RemoteJob(self._link, response.job)
+        return RemoteJob(self._link, response.job, not_applied=response.not_applied)
 
     def now(self) -> int:
         """Return what the server's clock shows, in ns since the epoch."""
@@ -343,6 +361,36 @@ class Client:
             before = response.jobs[-1].id
 
         return found
+
+    async def top(
+        self,
+        jobs: Iterable[str] = (),
+        *,
+        interval: float = 1.0,
+        owner: str | None = None,
+    ) -> AsyncGenerator[Sample, None]:
+        """Yield what *jobs*, or all of the caller's that run, use each *interval* s.
+
+        Ends when all of the *jobs* that were named have ended; without names it goes
+        on. The first sample comes at once, and has no rates. *owner* is as with `list`.
+        """
+        request = TopRequest(0, tuple(jobs), interval, owner=owner)
+
+        async with aclosing(self.samples(request)) as samples:
+            async for sample in samples:
+                yield sample
+
+    async def samples(self, request: TopRequest) -> AsyncGenerator[Sample, None]:
+        """Yield what comes for *request*, as `top` does."""
+        # What a name or prefix stands for now may be another job after an outage.
+        ids = [await self.job(ref).resolve() for ref in request.jobs]
+        rates = Rates()
+
+        async with aclosing(
+            self._link.watch(replace(request, jobs=tuple(ids)))
+        ) as samples:
+            async for at, statuses in samples:
+                yield rates.sample(at, statuses)
 
     async def info(self) -> InfoResponse:
         """Return what the server says about itself."""

@@ -20,6 +20,7 @@ from teleworkerd.protocol.messages import (
     Request,
     Response,
     RunRequest,
+    TopRequest,
     WaitRequest,
 )
 from teleworkerd.protocol.types import Chunk, Gap, JobStatus
@@ -200,6 +201,35 @@ class Link:
                     place.fill(FIRST_WINDOW)
         finally:
             self._places.remove(place)
+
+    async def watch(
+        self, request: TopRequest
+    ) -> AsyncGenerator[tuple[int, tuple[JobStatus, ...]], None]:
+        """Yield samples, each when it comes; those of an outage are missed.
+
+        Each is a time of the server's clock (ns) and the jobs.
+        """
+        while True:
+            session = await self._present(request)
+            samples, cancel = await session.watch(request)
+
+            try:
+                while (sample := await samples.next()) is not None:
+                    self._answered()
+                    yield sample
+            except ConnectionRejected:
+                raise
+            except ConnectionClosed as lost:
+                await self._recover(session, lost, request)
+            except (Unavailable, TooMany) as refused:
+                if not self._is_unsure:
+                    raise
+
+                await self._recover(session, refused, request)
+            else:
+                return
+            finally:
+                cancel()
 
     async def _read_on(
         self, session: Session, place: Place

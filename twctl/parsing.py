@@ -94,6 +94,19 @@ def parse_percent(text: str) -> int:
     return parse_number(text.removesuffix("%"), least=0)
 
 
+def parse_cpus(text: str) -> float:
+    """Return how many processors: `2`, `0.5`; the spec says which are possible."""
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{text!r} is not a number of processors; write 2 or 0.5")
+
+    return float(text)
+
+
+def parse_count(text: str) -> int:
+    """Return how many of something, of which there is one at least."""
+    return parse_number(text, least=1)
+
+
 def parse_offset(text: str) -> int:
     """Return an offset in a stream."""
     return parse_number(text, least=0)

@@ -2,14 +2,15 @@
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from teleworkerd.protocol.messages import VERSION
 from teleworkerd.protocol.responses import InfoResponse
-from teleworkerd.protocol.types import JobState, JobStatus, Limits, StreamStatus
+from teleworkerd.protocol.types import MIB, JobState, JobStatus, Limits, StreamStatus
 from twctl.exit_codes import of_status
 from twctl.render import SECOND, decode, escape, moment
+from twctl.sizes import bar, show_size
 
 
 SHORT_ID: Final = 12
@@ -24,8 +25,8 @@ _DURABLE: Final = {
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 
-def status_text(status: JobStatus) -> str:
-    """Return one job in full, a fact a line."""
+def status_text(status: JobStatus, *, bars: bool = False) -> str:
+    """Return one job in full, a fact a line; with *bars*, use against limits too."""
     ended = status.ended_at
     facts: list[tuple[str, str | None]] = [
         ("id", status.id),
@@ -48,10 +49,12 @@ def status_text(status: JobStatus) -> str:
         ("applied", _limits(status.applied)),
         ("not applied", "; ".join(f"{k}: {v}" for k, v in status.not_applied.items())),
         ("usage", _usage(status)),
+        *(_bars(status) if bars else ()),
         ("stdout", _stream(status.stdout)),
         ("stderr", "into stdout" if status.merge else _stream(status.stderr)),
         ("output", _output_limit(status)),
         ("held up", status.held_up),
+        ("unkillable", status.unkillable),
         ("durable", _DURABLE[status.durable]),
     ]
     return _block(facts)
@@ -70,6 +73,8 @@ def info_text(info: InfoResponse) -> str:
             ("keeper", _keeper(info)),
             ("cgroups", info.cgroups),
             ("limits", "; ".join(f"{k}: {v}" for k, v in info.limits.items())),
+            ("defaults", _settings(info.defaults)),
+            ("ceilings", _settings(info.ceilings)),
             ("jobs", ", ".join(f"{v} {k}" for k, v in info.jobs.items()) or "none"),
             ("connections", str(info.connections)),
             ("load", " ".join(f"{value:.2f}" for value in info.load)),
@@ -93,13 +98,18 @@ def list_text(jobs: Iterable[JobStatus], *, now: int, with_owners: bool = False)
                 str(job.state),
                 "-" if code is None else str(code),
                 age(max(0, now - job.created_at) // SECOND),
-                _shorten(command_line(job)),
+                shorten(command_line(job)),
             )
         )
 
     if not with_owners:
         rows = [(id_, *rest) for id_, _, *rest in rows]
 
+    return table(rows)
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return *rows* with their columns below one another."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip()
@@ -132,7 +142,8 @@ def _quote(argument: str) -> str:
     return "'" + argument.replace("'", "'\"'\"'") + "'"
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
+    """Return *text*, cut for a column of a table if it is long."""
     return text if len(text) <= COMMAND_WIDTH else f"{text[: COMMAND_WIDTH - 1]}…"
 
 
@@ -148,8 +159,18 @@ def _state(status: JobStatus) -> str:
 
 
 def _limits(limits: Limits) -> str:
-    units = {"mem": " MB", "cpu": "%", "io": "%"}
-    return ", ".join(f"{k} {v}{units[k]}" for k, v in limits.as_dict().items())
+    units = {
+        "mem": " MB",
+        "cpu": "% of a share",
+        "io": "% of a share",
+        "cpus": " processors",
+        "pids": " processes",
+    }
+    return ", ".join(f"{k} {v:g}{units[k]}" for k, v in limits.as_dict().items())
+
+
+def _settings(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.10g}" for name, value in values.items())
 
 
 def _keeper(info: InfoResponse) -> str:
@@ -159,19 +180,50 @@ def _keeper(info: InfoResponse) -> str:
 
 def _usage(status: JobStatus) -> str:
     usage = status.usage
+    is_over = status.state.is_final
     parts = (
-        None if usage.cpu_seconds is None else f"{usage.cpu_seconds:.2f} s of cpu",
-        _bytes(usage.memory_peak_bytes, "of memory at most"),
-        _bytes(usage.io_read_bytes, "read"),
-        _bytes(usage.io_write_bytes, "written"),
-        None if usage.processes is None else f"{usage.processes} processes",
+        None if usage.cpu_seconds is None else f"{usage.cpu_seconds:.2f} s of CPU",
+        None if is_over else _size(usage.memory_bytes, "of memory"),
+        _size(usage.memory_peak_bytes, "of memory at most"),
+        _size(usage.io_read_bytes, "read"),
+        _size(usage.io_write_bytes, "written"),
+        None if is_over or not usage.processes else _processes(usage.processes),
         f"{usage.oom_kills} killed for memory" if usage.oom_kills else None,
     )
     return ", ".join(part for part in parts if part)
 
 
-def _bytes(size: int | None, what: str) -> str | None:
-    return None if size is None else f"{size} bytes {what}"
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
+
+
+def _size(size: int | None, what: str) -> str | None:
+    return None if size is None else f"{show_size(size)} {what}"
+
+
+def _bars(status: JobStatus) -> list[tuple[str, str | None]]:
+    """Return a bar for each limit of a running job that its use can be held against."""
+    usage, limits = status.usage, status.applied
+    mem, pids = limits.mem, limits.pids
+    memory, processes = usage.memory_bytes, usage.processes
+
+    if status.state.is_final:
+        return []
+
+    return [
+        (
+            "memory",
+            None
+            if mem is None or memory is None
+            else f"{bar(memory, mem * MIB)} of {show_size(mem * MIB)}",
+        ),
+        (
+            "processes",
+            None
+            if pids is None or processes is None
+            else f"{bar(processes, pids)} of {pids}",
+        ),
+    ]
 
 
 def _stream(stream: StreamStatus) -> str:

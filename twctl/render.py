@@ -2,14 +2,19 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.messages import VERSION
 from teleworkerd.protocol.responses import InfoResponse
 from teleworkerd.protocol.types import JobStatus, StreamStatus
 from twctl.rejection import asked_pause
+
+
+if TYPE_CHECKING:
+    from twctl.sampling import Sample
 
 
 SCHEMA: Final = 1
@@ -76,8 +81,11 @@ def status_object(status: JobStatus) -> dict[str, object]:
         "mem": status.limits.mem,
         "cpu": status.limits.cpu,
         "io": status.limits.io,
+        **status.limits.as_dict(),
     }
     usage = status.usage
+    asked = status.limits.as_dict().keys()
+    in_force = status.applied.as_dict()
     return {
         "schema": SCHEMA,
         "id": status.id,
@@ -96,12 +104,14 @@ def status_object(status: JobStatus) -> dict[str, object]:
         "user": status.user,
         "limits": {
             "requested": requested,
-            "applied": status.applied.as_dict(),
+            "applied": {k: v for k, v in in_force.items() if k in asked},
             "not_applied": dict(status.not_applied),
         },
+        "default_limits": {k: v for k, v in in_force.items() if k not in asked},
         "truncated": status.truncated,
         "usage": {
             "cpu_seconds": usage.cpu_seconds,
+            "memory_bytes": usage.memory_bytes,
             "memory_peak_bytes": usage.memory_peak_bytes,
             "io_read_bytes": usage.io_read_bytes,
             "io_write_bytes": usage.io_write_bytes,
@@ -116,6 +126,7 @@ def status_object(status: JobStatus) -> dict[str, object]:
         "output_limit": status.output_limit,
         "on_full": None if status.on_full is None else str(status.on_full),
         "held_up": status.held_up,
+        "unkillable": status.unkillable,
         "durable": status.durable,
     }
 
@@ -137,7 +148,32 @@ def info_object(info: InfoResponse) -> dict[str, object]:
         "load": list(info.load),
         "role": str(info.role),
         "accounts": list(info.accounts),
+        "defaults": {name: _number(value) for name, value in info.defaults.items()},
+        "ceilings": {name: _number(value) for name, value in info.ceilings.items()},
     }
+
+
+def sample_object(sample: "Sample") -> dict[str, object]:
+    """Return what `top -o json` prints of *sample*."""
+    return {
+        "schema": SCHEMA,
+        "at": moment(sample.at),
+        "jobs": [
+            {
+                **status_object(use.status),
+                "cpu_percent": use.cpu_percent,
+                "io_read_bytes_per_second": use.read_rate,
+                "io_write_bytes_per_second": use.write_rate,
+                "output_bytes_per_second": use.output_rate,
+            }
+            for use in sample.jobs
+        ],
+    }
+
+
+def not_applied(reasons: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each limit that is not in force though it was asked for."""
+    return [f"limit {limit} is not applied: {why}" for limit, why in reasons.items()]
 
 
 def to_json(value: object) -> str:
@@ -214,6 +250,10 @@ def _visible(char: str) -> str:
         return f"\\x{code - 0xDC00:02x}"
 
     return char.encode("unicode_escape").decode("ascii")
+
+
+def _number(value: float) -> float:
+    return int(value) if value == int(value) else value
 
 
 def _moment_or_none(nanoseconds: int | None) -> str | None:

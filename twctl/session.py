@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from teleworkerd.protocol.connection import ClientConnection
 from teleworkerd.protocol.errors import (
@@ -27,6 +27,7 @@ from teleworkerd.protocol.messages import (
     Request,
     Response,
     RunRequest,
+    TopRequest,
 )
 from teleworkerd.protocol.responses import (
     ErrorResponse,
@@ -38,9 +39,12 @@ from teleworkerd.protocol.responses import (
     OutputGap,
     OutputResponse,
     ServerHello,
+    TopEnd,
+    UsageSample,
 )
 from twctl.conduct import AGENT, LOST_AFTER, PING_AFTER, is_gone
 from twctl.rejection import AccessWithdrawn, ConnectionRejected
+from twctl.sampling import Samples
 from twctl.subscription import OutputQuery, Subscription
 
 
@@ -50,6 +54,13 @@ BUFFER_SIZE: Final = 256 << 10
 
 A = TypeVar("A", bound=Response)
 M = TypeVar("M", bound=Message)
+
+
+class Inbox(Protocol):
+    """Where what comes for one request goes, after its first response."""
+
+    def put(self, arrived: Any) -> None:
+        """Take what has come: a response, or an error, which is the last."""
 
 
 class Session(asyncio.BufferedProtocol):
@@ -68,7 +79,7 @@ class Session(asyncio.BufferedProtocol):
         self.is_closed = False  # nothing can be asked any more
         self._numbers: Iterator[int] = itertools.cycle(range(1 << 32))
         self._responses: dict[int, asyncio.Future[Response]] = {}
-        self._subscriptions: dict[int, Subscription] = {}
+        self._subscriptions: dict[int, Inbox] = {}
         self._slots = asyncio.Semaphore(1)  # the hello says how many more
         self._writable = asyncio.Event()
         self._heard_at = self._opened_at = self._loop.time()
@@ -145,6 +156,19 @@ class Session(asyncio.BufferedProtocol):
             raise ConnectionRejected(f"{self._address}: {error}") from error
 
         return subscription, lambda: self._cancel(number)
+
+    async def watch(self, request: TopRequest) -> tuple[Samples, Callable[[], None]]:
+        """Open a top request; return its samples and how to cancel it."""
+        number = await self._acquire()
+        samples = self._subscriptions[number] = Samples()
+
+        try:
+            self._send(replace(request, id=number))
+        except LocalProtocolError:
+            self._release(number)
+            raise
+
+        return samples, lambda: self._cancel(number)
 
     def now(self) -> int:
         """Return what the server's clock shows, in ns since the epoch.
@@ -233,9 +257,9 @@ class Session(asyncio.BufferedProtocol):
 
     def _accept(self, message: Message) -> None:
         match message:
-            case OutputChunk(number) | OutputGap(number):
+            case OutputChunk(number) | OutputGap(number) | UsageSample(number):
                 self._subscriptions[number].put(message)
-            case OutputEnd(number) | InterleaveEnd(number):
+            case OutputEnd(number) | InterleaveEnd(number) | TopEnd(number):
                 self._subscriptions[number].put(message)
                 self._release(number)
             case OutputResponse(number) | InterleaveResponse(number):

@@ -6,7 +6,14 @@ from teleworkerd.cgroups.base import (
     JobCgroup,
     UnsupportedLimit,
 )
-from teleworkerd.cgroups.detect import detect
+from teleworkerd.cgroups.detect import detect, open_driver
 
 
-__all__ = ["CgroupDriver", "CgroupError", "JobCgroup", "UnsupportedLimit", "detect"]
+__all__ = [
+    "CgroupDriver",
+    "CgroupError",
+    "JobCgroup",
+    "UnsupportedLimit",
+    "detect",
+    "open_driver",
+]

@@ -11,8 +11,8 @@ from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.types import Limits, Usage
 
 
-Limit = Literal["mem", "cpu", "io"]
-Controller = Literal["blkio", "cpu", "memory"]
+Limit = Literal["mem", "cpu", "io", "cpus", "pids"]
+Controller = Literal["blkio", "cpu", "memory", "pids"]
 Groups = Mapping[Controller, Path]
 
 
@@ -70,7 +70,8 @@ class JobCgroup(ABC):
     Every call is short and never waits. Processes may come and go meanwhile.
     """
 
-    applied: Limits  # in force, in the units of the request
+    applied: Limits  # in force, in the units of the request; the defaults too
+    not_applied: Mapping[Limit, str]  # why a limit that was asked for is not in force
 
     @abstractmethod
     def open_procs(self) -> list[int]:
@@ -113,12 +114,19 @@ class JobCgroup(ABC):
 
 
 class CgroupDriver(ABC):
-    """Makes the groups of jobs in one kind of hierarchy."""
+    """Makes the groups of jobs in one kind of hierarchy.
+
+    Chosen once, by what the host has; nobody above knows which one it is.
+    """
 
     name: ClassVar[str]
     reason: str | None  # why no limit can be used; None when limits can be
-    supports: Mapping[Limit, str | None]  # why this limit cannot be used, or None
     tracking: str  # how trees are found: "unified", "freezer" or "proc"
+
+    @property
+    @abstractmethod
+    def supports(self) -> Mapping[Limit, str | None]:
+        """Why a limit has no effect now, None if it has; disks come and go."""
 
     @abstractmethod
     def prepare(self) -> None:
@@ -128,10 +136,20 @@ class CgroupDriver(ABC):
         """
 
     @abstractmethod
-    def create(self, job_id: str, limits: Limits) -> JobCgroup:
-        """Make what the job needs and apply *limits*.
+    def create(
+        self,
+        job_id: str,
+        limits: Limits,
+        *,
+        defaults: Limits = Limits(),
+        strict: bool = False,
+    ) -> JobCgroup:
+        """Make what the job needs and apply *limits*, which were asked for.
 
-        Raises `UnsupportedLimit` or `CgroupError`, and then leaves nothing behind.
+        *defaults* are applied as well, as far as the host can. What was asked for and
+        cannot be applied is in `not_applied` of the result; `UnsupportedLimit` is
+        raised instead if *strict*, and where the host can apply no limit at all.
+        Raises that or `CgroupError`, and then leaves nothing behind.
         """
 
     @abstractmethod

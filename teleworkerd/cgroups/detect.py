@@ -15,7 +15,8 @@ from teleworkerd.cgroups.proctree import ProcTracker
 from teleworkerd.cgroups.tracking import Tracker
 from teleworkerd.cgroups.unified import KILL_FILE, UnifiedTracker
 from teleworkerd.cgroups.unlimited import UnlimitedDriver
-from teleworkerd.cgroups.v1 import V1Driver
+from teleworkerd.cgroups.v1 import PIDS_FILE, QUOTA_FILE, V1Driver
+from teleworkerd.cgroups.v2 import V2Driver, find_base, own_group
 
 
 # What a controller must have in a group below the root of its hierarchy.
@@ -23,12 +24,16 @@ _FILES: Final[dict[Controller, tuple[str, ...]]] = {
     "blkio": ("blkio.weight", "blkio.bfq.weight"),  # by the age of the kernel
     "cpu": ("cpu.shares",),
     "memory": ("memory.limit_in_bytes",),
+    "pids": (PIDS_FILE,),
 }
 _LIMITS: Final[dict[Limit, Controller]] = {
     "mem": "memory",
     "cpu": "cpu",
     "io": "blkio",
+    "pids": "pids",
 }
+# Of these, one is enough to limit jobs by version 1.
+_OLD: Final = frozenset({"blkio", "cpu", "memory"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +67,71 @@ def detect(
     table = [
         mount for mount in _mount_table(mounts) if mount.point.is_relative_to(root)
     ]
+    mounted = frozenset[str]().union(*(mount.controllers for mount in table))
+
+    if mounted.isdisjoint(_OLD):
+        return _detect_v2(table, root, proc)
+
+    return _detect_v1(table, root, proc)
+
+
+def open_driver() -> CgroupDriver:
+    """Return the driver for this host, ready to be used.
+
+    Where the groups of all jobs cannot be made, jobs run without limits.
+    """
+    driver = detect()
+
+    try:
+        driver.prepare()
+    except CgroupError as error:
+        return UnlimitedDriver(ProcTracker(), reason=str(error))
+
+    return driver
+
+
+def _detect_v1(table: list["_Mount"], root: Path, proc: Path) -> CgroupDriver:
     tracker = _tracker(table, proc)
     findings = {
         controller: _find(table, controller, files)
         for controller, files in _FILES.items()
     }
-    supports = {limit: findings[name].reason for limit, name in _LIMITS.items()}
+    lacks = {limit: findings[name].reason for limit, name in _LIMITS.items()}
+    lacks["cpus"] = lacks["cpu"] or _why_no_quota(findings["cpu"].mount)
 
-    if None not in supports.values():
-        return UnlimitedDriver(tracker, reason=_why_none(table, root, supports))
+    if None not in lacks.values():
+        return UnlimitedDriver(tracker, reason=_why_none(root, lacks))
 
+    freezer = _find(table, "freezer", (STATE_FILE,))
     return V1Driver(
         tracker,
         mounts={c: found.mount for c, found in findings.items() if found.mount},
-        supports=supports,
+        lacks=lacks,
         weight_file=findings["blkio"].file,
+        freezer=None if isinstance(tracker, FreezerTracker) else freezer.mount,
     )
+
+
+def _detect_v2(table: list["_Mount"], root: Path, proc: Path) -> CgroupDriver:
+    mount = next((each for each in table if "unified" in each.controllers), None)
+
+    if mount is None:
+        return UnlimitedDriver(
+            _tracker(table, proc), reason=f"no cgroup is mounted below {root}"
+        )
+
+    base = find_base(mount.point, own=own_group(mount.point, proc=proc))
+
+    if isinstance(base, str):
+        return UnlimitedDriver(_tracker(table, proc), reason=base)
+
+    lacks = base.lacks()
+
+    if None not in lacks.values():
+        reason = "; ".join(dict.fromkeys(filter(None, lacks.values())))
+        return UnlimitedDriver(_tracker(table, proc), reason=reason)
+
+    return V2Driver(base)
 
 
 def _mount_table(file: Path) -> list[_Mount]:
@@ -158,16 +212,22 @@ def _trial_group(mount: Path) -> Iterator[Path]:
             groupfs.remove_if_unused(group)
 
 
-def _why_none(
-    table: list[_Mount], root: Path, supports: Mapping[Limit, str | None]
-) -> str:
-    mounted = frozenset[str]().union(*(mount.controllers for mount in table))
+def _why_no_quota(mount: Path | None) -> str | None:
+    """Return why CPU cannot be capped with the hierarchy at *mount*, if so."""
+    if mount is None:
+        return "cgroup v1 controller cpu is not mounted"
 
-    if mounted.isdisjoint(_FILES):
-        which = "version 2 only" if "unified" in mounted else "none"
-        return f"no cgroup v1 controller is mounted below {root} ({which})"
+    try:
+        with _trial_group(mount) as group:
+            is_there = (group / QUOTA_FILE).exists()
+    except CgroupError as error:
+        return str(error)
 
+    return None if is_there else "the kernel has no CPU quotas (CONFIG_CFS_BANDWIDTH)"
+
+
+def _why_none(root: Path, lacks: Mapping[Limit, str | None]) -> str:
     if os.geteuid() != 0:
         return f"not root, and no group can be made below {root}"
 
-    return "; ".join(dict.fromkeys(filter(None, supports.values())))
+    return "; ".join(dict.fromkeys(filter(None, lacks.values())))

@@ -1,6 +1,8 @@
-"""Trees kept in the freezer hierarchy of version 1."""
+"""The freezer hierarchy of version 1: trees kept there, and tasks taken out of it."""
 
+import os
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -54,3 +56,37 @@ class FreezerTracker(GroupTracker):
 
     name = "freezer"
     kind = FreezerTree
+
+
+class Release:
+    """Takes killed processes out of freezer groups, in which they would not die.
+
+    A job of root's may put processes into a group of its own there, and freeze it.
+    *mount* is None where there is no such hierarchy, or trees are kept in it.
+    """
+
+    def __init__(self, mount: Path | None, *, proc: Path = Path("/proc")) -> None:
+        self._mount = mount
+        self._proc = proc
+
+    def __call__(self, pids: Iterable[int]) -> None:
+        """Do it for *pids*, those of one job; what has ended meanwhile is no error."""
+        if self._mount is None:
+            return
+
+        for pid in pids:
+            # The group may be others' too, or below one that is frozen: only this
+            # process is moved. The root of the hierarchy is never frozen.
+            if self._is_away(pid):
+                with suppress(CgroupError):
+                    groupfs.write(self._mount / groupfs.PROCS, str(pid))
+
+    def _is_away(self, pid: int) -> bool:
+        with suppress(OSError):
+            for line in (self._proc / str(pid) / "cgroup").read_text().splitlines():
+                _, controllers, path = line.split(":", 2)
+
+                if "freezer" in controllers.split(","):
+                    return path != os.sep
+
+        return False

@@ -196,6 +196,27 @@ def write_number(file: Path, value: int, *, unit: int = 1) -> None:
         )
 
 
+def write_text(file: Path, value: str) -> None:
+    """Write *value* and make sure that the kernel shows the same words.
+
+    Raises `CgroupError`.
+    """
+    write(file, value)
+
+    if (stored := read(file)).split() != value.split():
+        raise CgroupError(
+            f"wrote {value!r} to {file}, but the kernel stored {stored!r}",
+            path=file,
+            value=value,
+        )
+
+
+def write_if_there(file: Path, value: str) -> None:
+    """Write *value*, if the kernel has such a file and takes it."""
+    with suppress(CgroupError):
+        write(file, value)
+
+
 def open_procs(groups: Iterable[Path]) -> list[int]:
     """Open `cgroup.procs` of each group for writing; the caller closes them.
 

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from teleworkerd.cgroups import groupfs
 from teleworkerd.cgroups.base import JobCgroup
-from teleworkerd.protocol.types import Limits, Usage
+from teleworkerd.cgroups.limits import NOTHING, Settled
+from teleworkerd.protocol.types import Usage
 
 
 def send(pids: Iterable[int], signum: int) -> None:
@@ -86,6 +87,11 @@ class GroupTree(Tree):
     def __init__(self, group: Path) -> None:
         self._group = group
 
+    @property
+    def group(self) -> Path:
+        """The group that holds it."""
+        return self._group
+
     def make(self) -> None:
         groupfs.restoring(
             lambda: groupfs.make(self._group),
@@ -126,8 +132,9 @@ class GroupTracker(Tracker):
 class TrackedJob(JobCgroup):
     """A job of which only the tree is known."""
 
-    def __init__(self, tree: Tree, *, applied: Limits) -> None:
-        self.applied = applied
+    def __init__(self, tree: Tree, settled: Settled = NOTHING) -> None:
+        self.applied = settled.applied
+        self.not_applied = settled.not_applied
         self._tree = tree
 
     def open_procs(self) -> list[int]:

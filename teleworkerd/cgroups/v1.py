@@ -1,7 +1,7 @@
-"""Limits by the version 1 controllers blkio, cpu and memory."""
+"""Limits by the version 1 controllers blkio, cpu, memory and pids."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,33 +15,39 @@ from teleworkerd.cgroups.base import (
     JobCgroup,
     Limit,
 )
-from teleworkerd.cgroups.limits import check
+from teleworkerd.cgroups.disks import why_no_weights
+from teleworkerd.cgroups.freezer import Release
+from teleworkerd.cgroups.limits import NOTHING, Settled, settle
 from teleworkerd.cgroups.tracking import TrackedJob, Tracker, Tree, send
 from teleworkerd.protocol.types import MIB, Limits, Usage
 
 
+PIDS_FILE: Final = "pids.max"
+QUOTA_FILE: Final = "cpu.cfs_quota_us"
+
 _FULL: Final = 1000  # weight and shares of `teleworker` itself
 _PER_CENT: Final = 10  # of weight and shares: 1-100 becomes 10-1000
+_PERIOD: Final = 100_000  # microseconds; the kernel's own
 
 
 class V1Job(TrackedJob):
-    """A job in groups of its own, or (*own* is empty) in those of all jobs."""
+    """A job in groups of its own, as far as it has any (*own*).
+
+    It is in those of all jobs else; *driver* knows them.
+    """
 
     def __init__(
-        self, tree: Tree, *, applied: Limits, own: Groups, driver: "V1Driver"
+        self, tree: Tree, settled: Settled, *, own: Groups, driver: "V1Driver"
     ) -> None:
-        super().__init__(tree, applied=applied)
+        super().__init__(tree, settled)
         self._own = own
         self._driver = driver
 
     def open_procs(self) -> list[int]:
-        limiting = (
-            groupfs.open_procs(self._own.values())
-            if self._own
-            else self._driver.open_common_procs()
-        )
+        limiting = self._driver.open_common_procs(besides=self._own)
 
         try:
+            limiting += groupfs.open_procs(self._own.values())
             return limiting + super().open_procs()
         except CgroupError:
             groupfs.close_all(limiting)
@@ -51,8 +57,10 @@ class V1Job(TrackedJob):
         return super().pids() | self._limited_pids()
 
     def kill(self) -> None:
+        self._let_die()
         super().kill()
         send(self._limited_pids(), signal.SIGKILL)
+        self._driver.release(self.pids())
 
     def usage(self) -> Usage:
         return v1usage.fill(super().usage(), self._own)
@@ -60,6 +68,16 @@ class V1Job(TrackedJob):
     def remove(self) -> bool:
         gone = [groupfs.remove(group) for group in self._own.values()]
         return super().remove() and all(gone)
+
+    def _let_die(self) -> None:
+        """Have it fork no more, and not wait for its share of time to die."""
+        if (pids := self._own.get("pids")) is not None:
+            groupfs.write_if_there(pids / PIDS_FILE, "0")
+
+        if (cpu := self._own.get("cpu")) is not None:
+            # Parents first: a group cannot have more than the one above it.
+            for group in reversed(groupfs.descend(cpu)):
+                groupfs.write_if_there(group / QUOTA_FILE, "-1")
 
     def _limited_pids(self) -> set[int]:
         # A process of root can leave the group that tracks it; these hold it still.
@@ -69,8 +87,9 @@ class V1Job(TrackedJob):
 class V1Driver(CgroupDriver):
     """Makes `teleworker` and `teleworker/<id>` in each of the controllers.
 
-    *mounts* holds the controllers that can be used; *weight_file* is the name that
-    this kernel has for the weight of blkio, None when it has none.
+    *mounts* holds the controllers that can be used; *lacks* says of each limit why it
+    cannot be had, if so; *weight_file* is the name that this kernel has for the weight
+    of blkio, None when it has none.
     """
 
     name = "v1"
@@ -81,14 +100,20 @@ class V1Driver(CgroupDriver):
         tracker: Tracker,
         *,
         mounts: Groups,
-        supports: Mapping[Limit, str | None],
+        lacks: Mapping[Limit, str | None],
         weight_file: str | None,
+        freezer: Path | None = None,
     ) -> None:
-        self.supports = supports
         self.tracking = tracker.name
+        self.release = Release(freezer)
+        self._lacks = lacks
         self._tracker = tracker
         self._mounts = mounts
         self._weight_file = weight_file
+
+    @property
+    def supports(self) -> Mapping[Limit, str | None]:
+        return {**self._lacks, "io": self._lacks["io"] or why_no_weights()}
 
     def prepare(self) -> None:
         for controller, mount in self._mounts.items():
@@ -97,9 +122,17 @@ class V1Driver(CgroupDriver):
             make()
             groupfs.restoring(partial(self._fill, controller, top), restore=make)
 
-    def create(self, job_id: str, limits: Limits) -> JobCgroup:
-        check(limits, supports=self.supports)
-        own = self._own_groups(job_id) if limits else {}
+    def create(
+        self,
+        job_id: str,
+        limits: Limits,
+        *,
+        defaults: Limits = Limits(),
+        strict: bool = False,
+    ) -> JobCgroup:
+        supports = self.supports if limits.io is not None else self._lacks
+        settled = settle(limits, defaults, supports=supports, strict=strict)
+        own = self._own_groups(job_id, self._needed(limits, settled.applied))
         tree = self._tracker.tree(job_id)
         made: list[Path] = []
 
@@ -108,7 +141,7 @@ class V1Driver(CgroupDriver):
                 groupfs.restoring(partial(groupfs.make, group), restore=self.prepare)
                 made.append(group)
 
-            self._apply(limits, own)
+            self._apply(settled.applied, limits.io, own)
             tree.make()
         except CgroupError:
             for group in made:
@@ -116,20 +149,20 @@ class V1Driver(CgroupDriver):
 
             raise
 
-        return V1Job(tree, applied=limits, own=own, driver=self)
+        return V1Job(tree, settled, own=own, driver=self)
 
     def leftover(self, job_id: str) -> JobCgroup | None:
         tree = self._tracker.tree(job_id)
         own = {
             controller: group
-            for controller, group in self._own_groups(job_id).items()
+            for controller, group in self._own_groups(job_id, self._mounts).items()
             if group.is_dir()
         }
 
         if not own and not tree.exists():
             return None
 
-        return V1Job(tree, applied=Limits(), own=own, driver=self)
+        return V1Job(tree, NOTHING, own=own, driver=self)
 
     def leftovers(self) -> set[str]:
         tops = [mount / groupfs.TOP for mount in self._mounts.values()]
@@ -141,15 +174,39 @@ class V1Driver(CgroupDriver):
 
         self._tracker.close()
 
-    def open_common_procs(self) -> list[int]:
-        """Open `cgroup.procs` of each group `teleworker`; raises `CgroupError`."""
-        tops = [mount / groupfs.TOP for mount in self._mounts.values()]
+    def open_common_procs(self, *, besides: Groups) -> list[int]:
+        """Open `cgroup.procs` of each `teleworker` in which a job has no group.
+
+        Processes are bounded for each job alone: there is nothing in common. Raises
+        `CgroupError`.
+        """
+        tops = [
+            mount / groupfs.TOP
+            for controller, mount in self._mounts.items()
+            if controller != "pids" and controller not in besides
+        ]
         return groupfs.restoring(lambda: groupfs.open_procs(tops), restore=self.prepare)
 
-    def _own_groups(self, job_id: str) -> Groups:
+    def _needed(self, asked: Limits, applied: Limits) -> list[Controller]:
+        """Return the controllers in which a job needs a group of its own.
+
+        One limit, and it has one in all that limit; a bound on processes that nobody
+        asked for needs only its own.
+        """
+        needed: list[Controller] = []
+
+        if asked or applied.mem is not None or applied.cpus is not None:
+            needed += [name for name in self._mounts if name != "pids"]
+
+        if applied.pids is not None:
+            needed.append("pids")
+
+        return needed
+
+    def _own_groups(self, job_id: str, controllers: Iterable[Controller]) -> Groups:
         return {
-            controller: groupfs.job_group(mount, job_id)
-            for controller, mount in self._mounts.items()
+            controller: groupfs.job_group(self._mounts[controller], job_id)
+            for controller in controllers
         }
 
     def _fill(self, controller: Controller, top: Path) -> None:
@@ -159,23 +216,31 @@ class V1Driver(CgroupDriver):
         if controller == "blkio" and self._weight_file is not None:
             groupfs.write_number(top / self._weight_file, _FULL)
 
-    def _apply(self, limits: Limits, own: Groups) -> None:
+    def _apply(self, limits: Limits, io: int | None, own: Groups) -> None:
+        """Write *limits*; *io* too if it has no effect now: a disk may get BFQ."""
         if limits.cpu is not None:
             groupfs.write_number(own["cpu"] / "cpu.shares", limits.cpu * _PER_CENT)
 
-        if limits.io is not None and self._weight_file is not None:
-            weight = limits.io * _PER_CENT
-            groupfs.write_number(own["blkio"] / self._weight_file, weight)
+        if limits.cpus is not None:
+            quota = max(1000, round(limits.cpus * _PERIOD))
+            groupfs.write_number(own["cpu"] / "cpu.cfs_period_us", _PERIOD)
+            groupfs.write_number(own["cpu"] / QUOTA_FILE, quota)
+
+        if io is not None and self._weight_file is not None:
+            groupfs.write_number(own["blkio"] / self._weight_file, io * _PER_CENT)
+
+        if limits.pids is not None:
+            groupfs.write_number(own["pids"] / PIDS_FILE, limits.pids)
 
         if limits.mem is not None:
-            size = limits.mem * MIB
-            memory = own["memory"]
-            groupfs.write_number(
-                memory / "memory.limit_in_bytes", size, unit=groupfs.PAGE
-            )
+            _limit_memory(own["memory"], limits.mem * MIB)
 
-            # Without it a job that is over its limit goes on into swap.
-            swap = memory / "memory.memsw.limit_in_bytes"
 
-            if swap.exists():
-                groupfs.write_number(swap, size, unit=groupfs.PAGE)
+def _limit_memory(group: Path, size: int) -> None:
+    groupfs.write_number(group / "memory.limit_in_bytes", size, unit=groupfs.PAGE)
+
+    # Without it a job that is over its limit goes on into swap.
+    swap = group / "memory.memsw.limit_in_bytes"
+
+    if swap.exists():
+        groupfs.write_number(swap, size, unit=groupfs.PAGE)

@@ -30,6 +30,7 @@ def fill(usage: Usage, own: Groups) -> Usage:
     if (memory := own.get("memory")) is not None:
         usage = replace(
             usage,
+            memory_bytes=read_number(memory / "memory.usage_in_bytes"),
             memory_peak_bytes=read_number(memory / "memory.max_usage_in_bytes"),
             oom_kills=read_number(memory / "memory.oom_control", key="oom_kill"),
         )

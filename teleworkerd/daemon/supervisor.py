@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from teleworkerd.cgroups.base import CgroupDriver, CgroupError
-from teleworkerd.cgroups.detect import detect
+from teleworkerd.cgroups.base import CgroupDriver
+from teleworkerd.cgroups.detect import open_driver
 from teleworkerd.config import Config
 from teleworkerd.daemon.accounts import check_accounts, doubts, find_server_account
 from teleworkerd.daemon.facts import DaemonState
@@ -109,7 +109,7 @@ class _Daemon:
     ) -> None:
         self._state = state
         self._listeners = listeners
-        self._keeper = Keeper(config, _prepare_cgroups(), account)
+        self._keeper = Keeper(config, _open_driver(), account)
         self._report = Report(state, started_at=self._keeper.started_at)
         self._servers = Servers(self._keeper, state, listeners, self._report)
         self._reloading = Reloading(
@@ -266,16 +266,11 @@ class _Daemon:
             asyncio.get_running_loop().call_later(interval, self._tell_alive)
 
 
-def _prepare_cgroups() -> CgroupDriver:
-    driver = detect()
+def _open_driver() -> CgroupDriver:
+    driver = open_driver()
 
     if driver.reason is not None:
         log.warning("jobs cannot be limited: %s", driver.reason)
-
-    try:
-        driver.prepare()
-    except CgroupError as error:
-        raise ConfigError(str(error)) from error
 
     return driver
 

@@ -1,5 +1,6 @@
 """What the jobs expect of whatever runs them."""
 
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from teleworkerd.execution import (
@@ -10,7 +11,7 @@ from teleworkerd.execution import (
     Postscript,
 )
 from teleworkerd.protocol.errors import TeleworkerError
-from teleworkerd.protocol.types import JobSpec, LaunchFailure, Reason, Stream
+from teleworkerd.protocol.types import JobSpec, LaunchFailure, Reason, Stream, Usage
 
 
 class StartUnknown(TeleworkerError):
@@ -37,6 +38,9 @@ class ExecutionSink(Protocol):
 
     def output_held_up(self, why: str | None) -> None:
         """Output is not taken now, because of that; None: it is again."""
+
+    def unkillable(self, why: str | None) -> None:
+        """Processes of the job cannot be ended, *why* says which; None: they are."""
 
     def exited(self, record: ExitRecord) -> None:
         """The job is over and its spools are complete."""
@@ -81,6 +85,12 @@ class Executor(Protocol):
         """Go on with a job of an earlier server.
 
         The sink hears at once what is known; None when the job is over.
+        """
+
+    async def measure(self, job_ids: Collection[str]) -> Mapping[str, Usage]:
+        """Return what each of these uses now; a job that does not run is left out.
+
+        Raises `Unavailable`.
         """
 
     async def drained(self) -> None:

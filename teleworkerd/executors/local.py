@@ -1,7 +1,8 @@
 """Runs jobs on this machine, through the keeper."""
 
 import asyncio
-from collections.abc import Iterator
+import itertools
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -18,14 +19,17 @@ from teleworkerd.failpoints import failpoint
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import (
+    MAX_KEPT,
     JobExited,
     JobFailed,
     JobGone,
     JobLaunched,
     JobLost,
     JobSealed,
+    JobsMeasured,
     KeptJob,
     Launch,
+    MeasureJobs,
     OutputDropped,
     OutputGrown,
     OutputHeldUp,
@@ -33,14 +37,19 @@ from teleworkerd.keeper.messages import (
     SealJob,
     SignalJob,
     StopJob,
+    TreeUnkillable,
 )
 from teleworkerd.output.gaps import gaps_of, read_gaps
 from teleworkerd.protocol.errors import TeleworkerError, Unavailable
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import Gap, JobSpec, Reason
+from teleworkerd.protocol.types import Gap, JobSpec, Reason, Usage
 
 
 MAX_LAUNCHING: Final = 64  # the keeper launches one by one; the rest waits here
+
+
+News = OutputGrown | OutputDropped | OutputHeldUp | TreeUnkillable
+"""What is told of a job that runs."""
 
 
 class LocalExecution:
@@ -79,6 +88,8 @@ class LocalExecutor:
         self._asked: dict[
             tuple[type[JobGone | JobSealed], str], asyncio.Future[None]
         ] = {}
+        self._measured: dict[int, asyncio.Future[dict[str, Usage]]] = {}
+        self._numbers = itertools.count()
         self._slots = asyncio.Semaphore(MAX_LAUNCHING)
         self._is_connected = True
 
@@ -127,6 +138,10 @@ class LocalExecutor:
             )
             sink.output_grown(kept.stdout, kept.stderr)
             sink.output_held_up(kept.held_up)
+
+            if kept.unkillable is not None:
+                sink.unkillable(kept.unkillable)
+
             return LocalExecution(job_id, self._channel)
 
         _tell_end(sink, directory)
@@ -142,17 +157,38 @@ class LocalExecutor:
                 self._refused(
                     job_id, LaunchError(failure, limit=limit, failed_at=failed_at)
                 )
-            case OutputGrown(job_id) | OutputDropped(job_id) | OutputHeldUp(job_id):
+            case (
+                OutputGrown(job_id)
+                | OutputDropped(job_id)
+                | OutputHeldUp(job_id)
+                | TreeUnkillable(job_id)
+            ):
                 if sink := self._sinks.get(job_id):
                     _tell(sink, message)
                 elif kept := self._kept.get(job_id):
                     self._kept[job_id] = _updated(kept, message)
             case JobExited() | JobLost():
                 self._over(message)
+            case JobsMeasured(number, jobs):
+                answer = self._measured.get(number)
+
+                if answer is not None and not answer.done():
+                    answer.set_result({each.job: each.usage for each in jobs})
             case JobGone() | JobSealed():
                 self._answered(type(message), message.job, message.error)
             case _:
                 raise AssertionError(message)
+
+    async def measure(self, job_ids: Collection[str]) -> Mapping[str, Usage]:
+        """Have the keeper measure, some at a time."""
+        wanted = tuple(job_ids)
+        found: dict[str, Usage] = {}
+
+        while wanted:
+            some, wanted = wanted[:MAX_KEPT], wanted[MAX_KEPT:]
+            found.update(await self._measure(some))
+
+        return found
 
     async def drained(self) -> None:
         """Wait until the keeper has caught up."""
@@ -173,6 +209,10 @@ class LocalExecutor:
         for kind, job_id in list(self._asked):
             self._answered(kind, job_id, "the keeper went away")
 
+        for answer in self._measured.values():
+            if not answer.done():
+                answer.set_exception(Unavailable("the keeper went away"))
+
         for job_id in self._starting:
             self._refused(job_id, StartUnknown("the keeper went away"))
 
@@ -184,6 +224,21 @@ class LocalExecutor:
 
         if started := self._waiting(job_id):
             started.set_result(None)
+
+    async def _measure(self, job_ids: tuple[str, ...]) -> dict[str, Usage]:
+        if not self._is_connected:
+            raise Unavailable("the keeper is gone", {"retry_after": 1})
+
+        number = next(self._numbers)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[dict[str, Usage]] = loop.create_future()
+        self._measured[number] = answer
+        self._channel.send(MeasureJobs(number, job_ids))
+
+        try:
+            return await answer
+        finally:
+            del self._measured[number]
 
     async def _ask(
         self, order: RemoveJob | SealJob, answer: type[JobGone | JobSealed]
@@ -264,9 +319,7 @@ def _tell_gaps(sink: ExecutionSink, gaps: Iterator[Gap]) -> None:
         sink.output_dropped(gap.stream, gap.offset, gap.stop)
 
 
-def _tell(
-    sink: ExecutionSink, message: OutputGrown | OutputDropped | OutputHeldUp
-) -> None:
+def _tell(sink: ExecutionSink, message: News) -> None:
     match message:
         case OutputGrown(stdout=stdout, stderr=stderr):
             sink.output_grown(stdout, stderr)
@@ -274,11 +327,11 @@ def _tell(
             sink.output_dropped(stream, offset, stop)
         case OutputHeldUp(why=why):
             sink.output_held_up(why)
+        case TreeUnkillable(why=why):
+            sink.unkillable(why)
 
 
-def _updated(
-    kept: KeptJob, message: OutputGrown | OutputDropped | OutputHeldUp
-) -> KeptJob:
+def _updated(kept: KeptJob, message: News) -> KeptJob:
     match message:
         case OutputGrown(stdout=stdout, stderr=stderr):
             return replace(kept, stdout=stdout, stderr=stderr)
@@ -286,3 +339,5 @@ def _updated(
             return kept
         case OutputHeldUp(why=why):
             return replace(kept, held_up=why)
+        case TreeUnkillable(why=why):
+            return replace(kept, unkillable=why)

@@ -1,4 +1,4 @@
-"""What the jobs of one owner may be at most: running, kept, and started in a time."""
+"""What jobs may be at most: running, kept, started in a time, and within limits."""
 
 import math
 import time
@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Final
 
+from teleworkerd.ceilings import CeilingReached, Ceilings
 from teleworkerd.jobs.job import Job
-from teleworkerd.protocol.errors import TooMany
+from teleworkerd.protocol.errors import LimitRejected, TooMany
+from teleworkerd.protocol.types import JobSpec
 from teleworkerd.rates import TokenBucket
-from teleworkerd.settings import ClientsConfig
+from teleworkerd.settings import ClientsConfig, LimitsConfig
 
 
 _BUCKETS: Final = 1024  # owners, before those that start nothing are forgotten
@@ -19,15 +21,21 @@ class OwnerBounds:
     """Says whether an owner may start another job; *clock* only goes forward."""
 
     def __init__(
-        self, config: ClientsConfig, *, clock: Callable[[], float] = time.monotonic
+        self,
+        config: ClientsConfig,
+        limits: LimitsConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
+        self._ceilings = Ceilings(limits)
         self._clock = clock
         self._running: defaultdict[str, set[str]] = defaultdict(set)
         self._buckets: dict[str, TokenBucket] = {}
 
-    def configure(self, config: ClientsConfig) -> None:
-        """Use *config* from now on."""
+    def configure(self, config: ClientsConfig, limits: LimitsConfig) -> None:
+        """Use *config* and *limits* from now on."""
+        self._ceilings.configure(limits)
         before, self._config = self._config, config
 
         if (config.start_rate, config.start_burst) != (
@@ -42,11 +50,38 @@ class OwnerBounds:
 
         if job.is_over:
             running.discard(job.id)
+            self._ceilings.release(job.id)
         else:
             running.add(job.id)
+            self._ceilings.hold(job.id, job.owner, job.facts.limits)
 
         if not running:
             del self._running[job.owner]
+
+    def running(self, owner: str | None) -> set[str]:
+        """Return the ids of the jobs of *owner*, or of everybody, that are not over."""
+        if owner is None:
+            return set().union(*self._running.values())
+
+        return set(self._running.get(owner, ()))
+
+    def check_limits(self, owner: str, spec: JobSpec) -> None:
+        """Raise `LimitRejected` or, if it may pass, `TooMany` for what is too much."""
+        try:
+            self._ceilings.check(owner, spec.limits, spec.timeout)
+        except CeilingReached as error:
+            is_whole = float(error.most).is_integer()
+            most = int(error.most) if is_whole else f"{error.most:.10g}"
+
+            if error.passes:
+                raise TooMany(
+                    str(error), {"what": error.ceiling, "most": most}
+                ) from error
+
+            raise LimitRejected(
+                str(error),
+                {"limit": error.limit, "ceiling": error.ceiling, "most": most},
+            ) from error
 
     def check(self, owner: str, *, kept: int) -> None:
         """Raise `TooMany` unless *owner*, who has *kept* jobs, may have another."""

@@ -31,6 +31,10 @@ class JobCatalog:
     def __iter__(self) -> Iterator[Job]:
         return iter(tuple(self._jobs.values()))
 
+    def find_id(self, job_id: str) -> Job | None:
+        """Return the job with exactly this id, whoever it belongs to."""
+        return self._jobs.get(job_id)
+
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""
         counts = dict.fromkeys(map(str, JobState), 0)

@@ -62,6 +62,7 @@ class Job:
         self._ending = Finishing(output, self._sync, means.seal)
         self._finishing: asyncio.Task[None] | None = None
         self._held_up: str | None = None
+        self._unkillable: str | None = None
         self._ended = asyncio.Event()
 
         if record.status.state.is_final:
@@ -142,6 +143,7 @@ class Job:
             stdout=self._output.status(Stream.STDOUT, status.stdout.sha256),
             stderr=self._output.status(Stream.STDERR, status.stderr.sha256),
             held_up=self._held_up,
+            unkillable=self._unkillable,
         )
 
     def size(self, stream: Stream) -> int:
@@ -254,6 +256,7 @@ class Job:
             started_at=launched.started_at,
             user=launched.user,
             applied=launched.applied,
+            not_applied=launched.not_applied,
         )
         self._apply(JobEvent.LAUNCHED, status)
 
@@ -278,6 +281,13 @@ class Job:
     def output_held_up(self, why: str | None) -> None:
         """Note why output is not taken now, or that it is."""
         self._held_up = why
+
+    def unkillable(self, why: str | None) -> None:
+        """Note which processes cannot be ended, or that they are."""
+        if why is not None and why != self._unkillable:
+            log.warning("job %s of %s: %s", self.id, self.owner, why)
+
+        self._unkillable = why
 
     def exited(self, record: ExitRecord) -> None:
         """Note how the job ended; it is over once that is sealed and on the disk."""
@@ -337,7 +347,7 @@ class Job:
             stdout=StreamStatus(sha256=digests.get(Stream.STDOUT)),
             stderr=StreamStatus(sha256=digests.get(Stream.STDERR)),
         )
-        self._held_up = None
+        self._held_up = self._unkillable = None
         self._apply(JobEvent.EXITED, status)
         log.info(
             "job %s of %s ended: %s, exit code %s",

@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import logging
-import os
-import shlex
 import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from teleworkerd.ceilings import timeout_of
 from teleworkerd.config import Config
 from teleworkerd.counters import Counters
 from teleworkerd.execution import Caller, JobIdentity, Postscript
@@ -21,7 +20,13 @@ from teleworkerd.jobs.catalog import JobCatalog
 from teleworkerd.jobs.floor import check_room
 from teleworkerd.jobs.job import Job, Means
 from teleworkerd.jobs.launching import Launches
-from teleworkerd.jobs.records import found_again, new_record, spec_digest
+from teleworkerd.jobs.records import (
+    found_again,
+    new_record,
+    show_command,
+    spec_digest,
+)
+from teleworkerd.jobs.sampling import Sampler
 from teleworkerd.jobs.succession import (
     ORDINARY,
     Circumstances,
@@ -51,7 +56,6 @@ from teleworkerd.store import JobRecord, JobStore, StoreError
 log = logging.getLogger(__name__)
 
 _LEAVE_TIME: Final = 5.0  # seconds
-_LOGGED: Final = 200  # characters of a command
 
 
 class JobManager:
@@ -77,7 +81,8 @@ class JobManager:
         self._now = now
         self._new_id = new_id
         self._jobs = JobCatalog()
-        self._bounds = OwnerBounds(config.clients)
+        self._bounds = OwnerBounds(config.clients, config.limits)
+        self.sampler: Final = Sampler(executor, now=now)
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._is_closing = False
         self._hasher = Hasher(spare=spare)
@@ -199,6 +204,12 @@ class JobManager:
             if (labels or {}).items() <= facts.labels.items():
                 yield job.status
 
+    def running(self, owner: str | None) -> Iterator[Job]:
+        """Yield the jobs of *owner*, or everybody's, that have not ended."""
+        for job_id in sorted(self._bounds.running(owner)):
+            if (job := self._jobs.find_id(job_id)) is not None:
+                yield job
+
     def signal(
         self, job: Job, number: int, *, tree: bool, by: Caller | None = None
     ) -> None:
@@ -265,7 +276,7 @@ class JobManager:
     def configure(self, config: Config) -> None:
         """Use *config* from now on."""
         self._config = config
-        self._bounds.configure(config.clients)
+        self._bounds.configure(config.clients, config.limits)
         self._syncer.interval = config.output.sync_interval
 
     def counts(self) -> dict[str, int]:
@@ -355,6 +366,7 @@ class JobManager:
                 )
 
         self._bounds.check(owner, kept=self._jobs.count(owner))
+        self._bounds.check_limits(owner, spec)
         check_room(self._config)
         self._bounds.start(owner)
 
@@ -364,9 +376,13 @@ class JobManager:
         while job_id in self._jobs:
             job_id = str(self._new_id())
 
-        log.info("job %s of %s: run %s", job_id, owner, _shown(spec.command))
+        log.info("job %s of %s: run %s", job_id, owner, show_command(spec.command))
         return self._add(
-            new_record(JobIdentity(job_id, owner, request_id, self._now()), spec)
+            new_record(
+                JobIdentity(job_id, owner, request_id, self._now()),
+                spec,
+                timeout=timeout_of(None, self._config.limits),
+            )
         )
 
     def _add(self, record: JobRecord) -> Job:
@@ -390,8 +406,3 @@ class JobManager:
 
     def _directory(self, job_id: str) -> JobDirectory:
         return JobDirectory(self._config.jobs_dir / job_id)
-
-
-def _shown(command: tuple[bytes, ...]) -> str:
-    shown = shlex.join(os.fsdecode(part[:_LOGGED]) for part in command[:_LOGGED])
-    return shown if len(shown) <= _LOGGED else f"{shown[:_LOGGED]}…"

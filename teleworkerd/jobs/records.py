@@ -3,28 +3,46 @@
 import hashlib
 import logging
 import os
+import shlex
 from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import Final, cast
 
 from teleworkerd.execution import JobIdentity
 from teleworkerd.jobdir import JobDirectory, is_job_name
 from teleworkerd.keeper.messages import Launch
-from teleworkerd.protocol.codec import dump_record, load_record
+from teleworkerd.protocol.codec import load_record, pack
 from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.protocol.fields import dump
 from teleworkerd.protocol.types import JobSpec, JobState, JobStatus
 from teleworkerd.store import JobRecord
 
 
 log = logging.getLogger(__name__)
 
+_LOGGED: Final = 200  # characters of a command
+_LATER: Final = ("strict_limits",)  # fields of a spec that not all specs had
+
 
 def spec_digest(spec: JobSpec) -> bytes:
     """Return what tells *spec* from every other one."""
-    return hashlib.sha256(dump_record(spec)).digest()
+    fields = cast("dict[str, object]", dump(spec))
+
+    # A digest that was made before there was such a field holds as ever.
+    for name in _LATER:
+        if not fields[name]:
+            del fields[name]
+
+    return hashlib.sha256(pack(fields)).digest()
 
 
-def new_record(job: JobIdentity, spec: JobSpec) -> JobRecord:
-    """Return the record of a job that is about to be started."""
+def new_record(
+    job: JobIdentity, spec: JobSpec, *, timeout: float | None = None
+) -> JobRecord:
+    """Return the record of a job that is about to be started.
+
+    *timeout* is what it has if it asks for none.
+    """
     status = JobStatus(
         id=job.id,
         owner=job.owner,
@@ -35,12 +53,18 @@ def new_record(job: JobIdentity, spec: JobSpec) -> JobRecord:
         name=spec.name,
         labels=spec.labels,
         workdir=spec.workdir,
-        timeout=spec.timeout,
+        timeout=spec.timeout or timeout,
         merge=spec.merge,
         output_limit=spec.output_limit,
         on_full=spec.on_full,
     )
     return JobRecord(job.request_id, spec_digest(spec), status, spec)
+
+
+def show_command(command: tuple[bytes, ...]) -> str:
+    """Return *command* for a line of the log, which it does not fill."""
+    shown = shlex.join(os.fsdecode(part[:_LOGGED]) for part in command[:_LOGGED])
+    return shown if len(shown) <= _LOGGED else f"{shown[:_LOGGED]}…"
 
 
 def found_again(jobs_dir: Path, known: Container[str]) -> Iterator[JobRecord]:

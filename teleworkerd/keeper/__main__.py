@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 
-from teleworkerd.cgroups.detect import detect
+from teleworkerd.cgroups.detect import open_driver
 from teleworkerd.config import Config, parse
 from teleworkerd.keeper.keeper import Keeper
 from teleworkerd.keeper.orphans import use_pidfds
@@ -22,9 +22,7 @@ from teleworkerd.protocol.errors import TeleworkerError
 
 async def keep(config: Config, channel: socket.socket) -> None:
     """Keep jobs until the other end of *channel* is closed."""
-    driver = detect()
-    driver.prepare()
-    keeper = Keeper(config, driver)
+    keeper = Keeper(config, open_driver())
     keeper.orphans.adopt()
     await keeper.clear_leftovers()
     await keeper.connect(channel)

@@ -32,7 +32,7 @@ OK: Final = "ok"
 
 _LONGEST: Final = 4096  # bytes of a command
 
-Fact = str | int | float | bool | list[str] | Mapping[str, int | str] | None
+Fact = str | int | float | bool | list[str] | Mapping[str, int | float | str] | None
 
 
 class AuditLog:

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 from teleworkerd.cgroups.base import CgroupError, JobCgroup
@@ -13,13 +14,23 @@ from teleworkerd.spare import LACKS
 log = logging.getLogger(__name__)
 
 KILL_TIMEOUT: Final = 10.0  # seconds; what outlives it hangs in the kernel
+RETRY: Final = 1.0  # seconds between two tries to kill what hangs
 REMOVE_TIMEOUT: Final = 5.0  # seconds; the last task of a group is slow to leave
 
+_SHOWN: Final = 5  # processes of those that hang
 
-async def end_tree(cgroup: SpareCgroup, *, linger: float) -> None:
+
+async def end_tree(
+    cgroup: SpareCgroup,
+    *,
+    linger: float,
+    tell: Callable[[str | None], None] | None = None,
+) -> None:
     """Wait until nothing of the job lives; after *linger* seconds kill it.
 
-    Gives up, with a log line, after `KILL_TIMEOUT`.
+    What outlives that by `KILL_TIMEOUT` hangs in the kernel. Then *tell* is called with
+    a sentence that says which processes do, and once more with None when they are gone.
+    Without it, they are given up with a log line.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + linger
@@ -38,14 +49,50 @@ async def end_tree(cgroup: SpareCgroup, *, linger: float) -> None:
     for pause in _pauses():
         cgroup.kill()
 
-        if not (left := _may_live(cgroup)):
-            return
+        if not _may_live(cgroup):
+            break
 
         if loop.time() >= deadline:
-            log.error("job %s: processes that cannot be killed: %s", cgroup.job, left)
-            return
+            log.error("job %s: %s", cgroup.job, who_hangs(cgroup))
+            break
 
         await asyncio.sleep(pause)
+
+    while tell is not None and _may_live(cgroup):
+        tell(who_hangs(cgroup))
+        await asyncio.sleep(RETRY)
+        cgroup.kill()
+
+    if tell is not None:
+        tell(None)
+
+
+def who_hangs(cgroup: JobCgroup) -> str:
+    """Return which processes of *cgroup* do not end though they were killed."""
+    try:
+        pids = sorted(cgroup.pids())
+    except (CgroupError, MemoryError) as error:
+        return f"nobody knows which processes are left: {error}"
+
+    hanging = ", ".join(map(_describe, pids[:_SHOWN]))
+    rest = f" and {len(pids) - _SHOWN} more" if len(pids) > _SHOWN else ""
+    return f"the kernel does not end {hanging}{rest}"
+
+
+def _describe(pid: int) -> str:
+    """Return what process *pid* is, and what it waits for, as far as one can see."""
+    proc = Path("/proc", str(pid))
+
+    try:
+        stat = (proc / "stat").read_text(errors="replace")
+        name = stat.partition("(")[2].rpartition(")")[0]
+        state = stat.rpartition(")")[2].split()[0]
+        place = (proc / "wchan").read_text()
+    except (OSError, IndexError):
+        return f"process {pid}"
+
+    where = f" in {place}" if place not in {"", "0"} else ""
+    return f"process {pid} ({name}, state {state}{where})"
 
 
 async def remove_groups(cgroup: SpareCgroup) -> None:
@@ -83,12 +130,12 @@ def _is_removed(cgroup: JobCgroup) -> bool:
     return False
 
 
-def _may_live(cgroup: JobCgroup) -> str:
-    """Return who may still live, for people; empty if it is nobody."""
+def _may_live(cgroup: JobCgroup) -> bool:
+    """Whether a process of the job is left, or we cannot see that none is."""
     try:
-        return " ".join(map(str, sorted(cgroup.pids())))
-    except (CgroupError, MemoryError) as error:
-        return f"nobody knows, {error}"
+        return bool(cgroup.pids())
+    except (CgroupError, MemoryError):
+        return True
 
 
 def _pauses() -> Iterator[float]:

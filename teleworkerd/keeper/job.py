@@ -10,14 +10,21 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
+from teleworkerd.ceilings import timeout_of
 from teleworkerd.config import Config
 from teleworkerd.execution import ExitRecord, Launched, LossRecord
 from teleworkerd.failpoints import failpoint
 from teleworkerd.jobdir import JobDirectory
-from teleworkerd.keeper.ending import end_tree, remove_groups
+from teleworkerd.keeper.ending import (
+    KILL_TIMEOUT,
+    RETRY,
+    end_tree,
+    remove_groups,
+    who_hangs,
+)
 from teleworkerd.keeper.exits import End, exit_record, write_exit
 from teleworkerd.keeper.main_process import MainProcess
-from teleworkerd.keeper.messages import KeptJob, Launch
+from teleworkerd.keeper.messages import KeptJob, Launch, TreeUnkillable
 from teleworkerd.keeper.quota import Bound, Shortage
 from teleworkerd.keeper.spools import Spools
 from teleworkerd.keeper.start import Means, Start, Started
@@ -63,7 +70,7 @@ class RunningJob:
         self.id = order.job.id
         self.owner = order.job.owner
         self.order = order
-        self._timeout = order.spec.timeout
+        self._timeout = timeout_of(order.spec.timeout, config.limits)
         self._config = config
         self._watcher = watcher
         self._directory = JobDirectory(config.jobs_dir / order.job.id)
@@ -76,6 +83,9 @@ class RunningJob:
         self._ended_by: Reason | None = None
         self._is_stopped = False  # or about to be, by somebody
         self._killed = False
+        self._is_buried = False
+        self._unkillable: str | None = None  # the processes that are
+        self._told_unkillable: str | None = None
         self._postponed: list[Callable[[], None]] = []
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -97,17 +107,31 @@ class RunningJob:
 
         spools = self._started.spools
         spools.forget_news()
+        self._told_unkillable = self._unkillable
         return KeptJob(
             self.id,
             self._started.launched,
             *spools.ends,
             held_up=spools.why_held_up,
             stopping=self._is_stopped,
+            unkillable=self._unkillable,
         )
 
     def news(self) -> Iterator[Message]:
-        """Yield what has changed in its output since it was told last."""
-        return iter(()) if self._started is None else self._started.spools.news()
+        """Yield what has changed since it was told last."""
+        if self._told_unkillable != self._unkillable:
+            self._told_unkillable = self._unkillable
+            yield TreeUnkillable(self.id, self._unkillable)
+
+        if self._started is not None:
+            yield from self._started.spools.news()
+
+    def measure(self) -> Usage | None:
+        """Return what it uses now; None before its launch and after its end."""
+        if self._started is None or self._is_buried:
+            return None
+
+        return self._usage(self._started)
 
     async def start(self) -> Launched:
         """Launch the command.
@@ -117,7 +141,7 @@ class RunningJob:
         """
         self._started = started = await self._start.run()
         self._stack.callback(started.spools.close)
-        self._main = MainProcess(self.id, started.process.pid, self._spare)
+        self._main = MainProcess(self.id, started.process.pid)
         self._stack.callback(self._main.close)
         started.spools.launched()
 
@@ -145,7 +169,9 @@ class RunningJob:
             self._cancel_timers()
             self._stack.callback(self._cancel_timers)
             await end_tree(
-                cgroup, linger=0 if self._killed else self._config.jobs.linger
+                cgroup,
+                linger=0 if self._killed else self._config.jobs.linger,
+                tell=self._tell_unkillable,
             )
             failpoint("tree-ended")
             is_drained = await self._drain(spools)
@@ -161,6 +187,7 @@ class RunningJob:
             )
             record = exit_record(self._started.launched, spools, end)
 
+        self._is_buried = True
         await remove_groups(cgroup)
         failpoint("groups-removed")
         await write_exit(self._directory, record, self._spare, self._reserve)
@@ -260,10 +287,23 @@ class RunningJob:
     def _usage(self, started: Started) -> Usage:
         usage = started.cgroup.usage()
 
-        if usage.cpu_seconds is None and self._main is not None:
-            usage = replace(usage, cpu_seconds=self._main.cpu_seconds)
+        used = None if self._main is None else self._main.used
 
-        return usage
+        if used is None:
+            return usage
+
+        # What nobody counts for the tree is known of the main process at least.
+        cpu, peak = usage.cpu_seconds, usage.memory_peak_bytes
+        return replace(
+            usage,
+            cpu_seconds=used.cpu_seconds if cpu is None else cpu,
+            memory_peak_bytes=used.max_rss if peak is None else peak,
+        )
+
+    def _tell_unkillable(self, why: str | None) -> None:
+        if why != self._unkillable:
+            self._unkillable = why
+            self._watcher.job_changed(self)
 
     def _time_out(self) -> None:
         self.stop(grace=self._config.jobs.timeout_grace, reason=Reason.TIMEOUT)
@@ -274,7 +314,9 @@ class RunningJob:
             self._ended_by = reason
 
     def _kill(self) -> None:
-        self._killed = True
+        if not self._killed:
+            self._killed = True
+            self._later(KILL_TIMEOUT, self._kill_again)
 
         if self._started is not None:
             self._started.spools.give_up(*Bound)
@@ -283,6 +325,15 @@ class RunningJob:
         # Where trees are only guessed at, the main process is certain.
         if self._main is not None:
             self._main.signal(signal.SIGKILL)
+
+    def _kill_again(self) -> None:
+        """Try once more, and say so, while not even the main process has ended."""
+        self._kill()
+
+        if self._started is not None:
+            self._tell_unkillable(who_hangs(self._started.cgroup))
+
+        self._later(RETRY, self._kill_again)
 
     def _cancel_timers(self) -> None:
         for timer in self._timers:

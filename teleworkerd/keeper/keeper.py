@@ -1,11 +1,9 @@
 """The keeper: carries out what the server asks, and keeps all jobs."""
 
 import asyncio
-import errno
 import logging
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +13,7 @@ from teleworkerd.config import Config
 from teleworkerd.execution import LaunchError, LaunchLost
 from teleworkerd.failpoints import failpoint
 from teleworkerd.keeper import policy
+from teleworkerd.keeper.admission import Admission
 from teleworkerd.keeper.audit import AuditLog
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.descriptors import SPARE, raise_limit
@@ -25,6 +24,7 @@ from teleworkerd.keeper.ending import (
 )
 from teleworkerd.keeper.job import FAILED, RunningJob
 from teleworkerd.keeper.leftovers import Leftovers
+from teleworkerd.keeper.measuring import Measuring
 from teleworkerd.keeper.messages import (
     FROM_SERVER,
     MAX_KEPT,
@@ -37,6 +37,7 @@ from teleworkerd.keeper.messages import (
     JobSealed,
     KeptJobs,
     Launch,
+    MeasureJobs,
     Noted,
     Ready,
     Reloaded,
@@ -51,7 +52,7 @@ from teleworkerd.keeper.quota import Quota
 from teleworkerd.keeper.start import Means
 from teleworkerd.privilege_drop import ServerAccount
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import LaunchFailure, LaunchStage, Reason
+from teleworkerd.protocol.types import Reason
 from teleworkerd.reserve import Reserve
 from teleworkerd.spare import Spare
 
@@ -59,11 +60,6 @@ from teleworkerd.spare import Spare
 log = logging.getLogger(__name__)
 
 _FILL_EVERY: Final = 10.0  # seconds between two looks at the reserve
-_UNAUDITED: Final = LaunchFailure(
-    LaunchStage.SPOOL,
-    errno.EIO,
-    "the audit log cannot be written, and nothing may be started without it",
-)
 
 
 class Keeper:
@@ -98,9 +94,10 @@ class Keeper:
             Reserve(config.reserve),
         )
         self.audit = AuditLog(config.audit_file, self._means.spare)
+        self._admission = Admission(config, self.audit)
         self._account = account
         self._jobs: dict[str, RunningJob] = {}
-        self._running: Counter[str] = Counter()  # jobs, by their owners
+        self._measuring = Measuring(self._jobs, self._tell)
         self._orders: set[SignalJob | StopJob] = set()  # not carried out yet
         self._ended = EndedJobs(config, self._means, kept=self._jobs)
         self._changed: set[RunningJob] = set()
@@ -197,6 +194,7 @@ class Keeper:
         """Use *config* for what begins from now on, the next server too."""
         self._config = config
         self._quota.configure(config.output)
+        self._admission.configure(config)
         self.audit.use(config.audit_file)
 
     def ask(self, message: Message) -> bool:
@@ -228,6 +226,7 @@ class Keeper:
 
             await asyncio.gather(*late, return_exceptions=True)
 
+        self._measuring.close()
         await self._ended.close()
 
         if self._channel is not None:
@@ -251,6 +250,8 @@ class Keeper:
             case RemoveJob(job_id):
                 self.audit.removed(message)
                 self._tell(JobGone(job_id, self._ended.remove(job_id)))
+            case MeasureJobs():
+                self._measuring.ask(message)
             case Noted():
                 self.audit.noted(message)
             case Ready():
@@ -287,7 +288,7 @@ class Keeper:
 
     def _launch(self, order: Launch) -> None:
         try:
-            user = self._admit(order)
+            user = self._admission.admit(order)
         except LaunchError as error:
             self.audit.refused(order, error.failure)
             self._tell(JobFailed(order.job.id, error.failure, time.time_ns()))
@@ -301,23 +302,10 @@ class Keeper:
             watcher=self,
         )
         self._jobs[job.id] = job
-        self._running[job.owner] += 1
         self.orphans.begin()
         task = asyncio.create_task(self._keep(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _admit(self, order: Launch) -> str:
-        """Return as whom the job is to run; raises `LaunchError` if it is not to."""
-        owner = order.job.owner
-        policy.check_count(owner, self._running[owner], self._config)
-        user = policy.account_for(order, self._config)
-        self.audit.started(order, user)
-
-        if self.audit.is_failing and self._config.audit.fail_closed:
-            raise LaunchError(_UNAUDITED)
-
-        return user
 
     async def _keep(self, job: RunningJob) -> None:
         try:
@@ -327,7 +315,7 @@ class Keeper:
             await self._give_up(job)
         finally:
             self._jobs.pop(job.id, None)
-            self._running -= Counter((job.owner,))  # which drops who has none left
+            self._admission.leave(job.order)
             self._changed.discard(job)
 
     async def _run(self, job: RunningJob) -> None:

@@ -5,28 +5,23 @@ import contextlib
 import logging
 import os
 import signal
-from pathlib import Path
-from typing import Final
 
-from teleworkerd.spare import Spare
+from teleworkerd.keeper.syscalls import Rusage, rusage_of
 
 
 log = logging.getLogger(__name__)
-
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class MainProcess:
     """The process *pid* of *job*, a child of ours that has not been waited for yet.
 
-    `cpu_seconds` is what it and those it waited for used, once it has exited;
-    None when it was reaped before we could look. *spare* is for that look.
+    `used` is what it and those it waited for used, once it has exited; None when it
+    was reaped before we could look.
     """
 
-    def __init__(self, job: str, pid: int, spare: Spare) -> None:
-        self.cpu_seconds: float | None = None
+    def __init__(self, job: str, pid: int) -> None:
+        self.used: Rusage | None = None
         self._pid = pid
-        self._spare = spare
         self._fd: int | None = None
 
         try:
@@ -57,11 +52,5 @@ class MainProcess:
         if self._fd is not None:
             asyncio.get_running_loop().remove_reader(self._fd)
 
-        # The fields of proc(5) after the command's name, which may hold anything.
-        with (
-            contextlib.suppress(OSError, IndexError, ValueError),
-            self._spare.lent(),
-        ):
-            stat = Path(f"/proc/{self._pid}/stat").read_bytes()
-            fields = stat.rpartition(b")")[2].split()
-            self.cpu_seconds = sum(map(int, fields[11:15])) / _TICKS
+        with contextlib.suppress(OSError):
+            self.used = rusage_of(self._pid)

@@ -29,6 +29,7 @@ from teleworkerd.protocol.types import (
     Reason,
     Stream,
     Text,
+    Usage,
     Word,
 )
 
@@ -89,6 +90,15 @@ class RemoveJob(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureJobs(Message):
+    """Asks what these jobs use now; answered by `JobsMeasured` with this number."""
+
+    type = "measure"
+    number: Offset
+    jobs: Annotated[tuple[Word, ...], AtMost(MAX_KEPT)]
+
+
+@dataclass(frozen=True, slots=True)
 class Noted(Message):
     """What the audit log is to have, and the keeper cannot see: who was not let in.
 
@@ -135,7 +145,8 @@ class Reloaded(Message):
 class KeptJob:
     """A job that runs: its facts, the ends of its streams, why it is held up.
 
-    Its gaps stand in its directory. `stopping` says that it is to be over.
+    Or `unkillable`, as in `JobStatus`. Its gaps stand in its directory. `stopping`
+    says that it is to be over.
     """
 
     job: Word
@@ -144,6 +155,7 @@ class KeptJob:
     stderr: Offset
     held_up: Text | None = None
     stopping: bool = False
+    unkillable: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +248,32 @@ class OutputHeldUp(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class TreeUnkillable(Message):
+    """Which processes of the job the kernel does not end; None: they are gone."""
+
+    type = "unkillable"
+    job: Word
+    why: Text | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobUsage:
+    """What one job uses."""
+
+    job: Word
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class JobsMeasured(Message):
+    """What was asked for by `MeasureJobs`; a job that has ended is left out."""
+
+    type = "measured"
+    number: Offset
+    jobs: Annotated[tuple[JobUsage, ...], AtMost(MAX_KEPT)]
+
+
+@dataclass(frozen=True, slots=True)
 class JobGone(Message):
     """The job's directory is no more, or could not be removed because of *error*."""
 
@@ -297,7 +335,18 @@ class Shutdown(Message):
 
 
 FROM_SERVER: Final = registry(
-    (Launch, SignalJob, StopJob, SealJob, RemoveJob, Noted, Ready, Alive, Reloaded)
+    (
+        Launch,
+        SignalJob,
+        StopJob,
+        SealJob,
+        RemoveJob,
+        MeasureJobs,
+        Noted,
+        Ready,
+        Alive,
+        Reloaded,
+    )
 )
 FROM_KEEPER: Final = registry(
     (
@@ -309,6 +358,8 @@ FROM_KEEPER: Final = registry(
         OutputGrown,
         OutputDropped,
         OutputHeldUp,
+        TreeUnkillable,
+        JobsMeasured,
         JobGone,
         JobSealed,
         JobExited,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection
 from typing import Final
 
+from teleworkerd.ceilings import CeilingReached, Ceilings
 from teleworkerd.config import Config
 from teleworkerd.execution import LaunchError
 from teleworkerd.jobdir import is_job_name
@@ -59,6 +60,18 @@ def check_count(owner: str, running: int, config: Config) -> None:
                 f"{owner} has {running} jobs that run, and may have {most}",
             )
         )
+
+
+def check_ceilings(order: Launch, ceilings: Ceilings) -> None:
+    """Raise `LaunchError` when *order* asks for more than there is to have."""
+    spec = order.spec
+
+    try:
+        ceilings.check(order.job.owner, spec.limits, spec.timeout)
+    except CeilingReached as error:
+        number = errno.EAGAIN if error.passes else errno.EPERM
+        failure = LaunchFailure(LaunchStage.CGROUP, number, str(error))
+        raise LaunchError(failure, limit=error.limit) from error
 
 
 def account_for(order: Launch, config: Config) -> str:

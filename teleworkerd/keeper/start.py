@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from teleworkerd.ceilings import defaults_of
 from teleworkerd.cgroups.base import CgroupDriver, CgroupError, UnsupportedLimit
 from teleworkerd.config import Config
 from teleworkerd.execution import (
@@ -39,7 +40,7 @@ from teleworkerd.keeper.privileges import privileges_of
 from teleworkerd.keeper.quota import Quota, limit_of
 from teleworkerd.keeper.spools import Spools, SpoolsWatcher
 from teleworkerd.protocol.codec import dump_record
-from teleworkerd.protocol.types import LaunchFailure, LaunchStage, Limits
+from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage
 from teleworkerd.reserve import Reserve
 from teleworkerd.spare import LACKS, Spare, lack_of
 
@@ -135,6 +136,7 @@ class Start:
             started_at=time.time_ns(),
             user=account.name,
             applied=cgroup.applied,
+            not_applied={str(name): why for name, why in cgroup.not_applied.items()},
         )
 
         try:
@@ -243,7 +245,7 @@ class Start:
         self, account: Account, spools: Spools
     ) -> tuple[asyncio.subprocess.Process, SpareCgroup]:
         spec = self._order.spec
-        cgroup, procs = self._make_cgroup(spec.limits)
+        cgroup, procs = self._make_cgroup(spec)
         stdout, stderr = spools.write_ends
 
         try:
@@ -271,9 +273,14 @@ class Start:
             for fd in procs:
                 os.close(fd)
 
-    def _make_cgroup(self, limits: Limits) -> tuple[SpareCgroup, list[int]]:
+    def _make_cgroup(self, spec: JobSpec) -> tuple[SpareCgroup, list[int]]:
         try:
-            made = self._means.driver.create(self._id, limits)
+            made = self._means.driver.create(
+                self._id,
+                spec.limits,
+                defaults=defaults_of(spec.limits, self._config.limits),
+                strict=spec.strict_limits,
+            )
             self._cgroup = cgroup = SpareCgroup(self._id, made, self._means.spare)
             return cgroup, cgroup.open_procs()
         except CgroupError as error:

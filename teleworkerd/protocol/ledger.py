@@ -19,6 +19,7 @@ from teleworkerd.protocol.responses import (
     OutputEnd,
     OutputGap,
     OutputResponse,
+    UsageSample,
 )
 from teleworkerd.protocol.roles import RESPONSES, Rejected
 from teleworkerd.protocol.types import MAX_OFFSET, Stream
@@ -99,6 +100,8 @@ class Ledger:
                 self._advance(response, held, response.offset + len(response.data))
             case OutputGap():
                 self._advance(response, held, response.stop)
+            case UsageSample():
+                pass  # another one follows, or the end
             case OutputEnd() | InterleaveEnd():
                 self._check_open(response, held, is_open=True)
                 self._check_offsets(response, held)

@@ -30,6 +30,9 @@ MAX_PAGE: Final = 500
 MAX_TIMES: Final = 1024  # pairs in a chunk
 EVERYBODY: Final = "*"  # as an owner; no certificate has this name
 MAX_GRACE: Final = 30 * 86_400.0  # seconds
+MIN_INTERVAL: Final = 0.1  # seconds between two samples
+MAX_INTERVAL: Final = 3600.0
+MAX_WATCHED: Final = 64  # jobs that a request names
 
 RequestId = Annotated[int, Between(0, (1 << 32) - 1)]
 Credits = Annotated[int, Between(0, MAX_CREDIT)]
@@ -205,6 +208,29 @@ class InterleaveRequest(Request):
     since: Nanoseconds | None = None
     until: Nanoseconds | None = None
     times: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TopRequest(Request):
+    """Asks what jobs use, again and again: each `interval` seconds, `count` times.
+
+    `jobs` empty means all of the caller's that run, or of those of `owner`, as in
+    `ListRequest`. Without a `count` it goes on until it is cancelled, or until all
+    of the `jobs` that were named have ended.
+    """
+
+    type = "top"
+    jobs: Annotated[tuple[JobRef, ...], AtMost(MAX_WATCHED)] = ()
+    interval: float = 1.0
+    count: Annotated[int, Between(1, (1 << 31) - 1)] | None = None
+    owner: Word | None = None
+
+    def __post_init__(self) -> None:
+        if not MIN_INTERVAL <= self.interval <= MAX_INTERVAL:
+            raise InvalidRequest(
+                f"interval {self.interval:g} s is out of range; it must be from"
+                f" {MIN_INTERVAL:g} to {MAX_INTERVAL:g} s"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,11 +78,17 @@ class ErrorResponse(Message):
 
 @dataclass(frozen=True, slots=True)
 class RunResponse(Response):
-    """The job runs, or has run; `created` is false for a repeated request id."""
+    """The job runs, or has run; `created` is false for a repeated request id.
+
+    `not_applied` is as in `JobStatus`.
+    """
 
     type = "started"
     job: JobRef
     created: bool = True
+    not_applied: Annotated[Mapping[Word, Text], AtMost(16)] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +190,35 @@ class InterleaveEnd(Response):
 
 
 @dataclass(frozen=True, slots=True)
+class UsageSample(Response):
+    """What jobs used up to the time `at`; `more` of the same sample may follow.
+
+    Jobs that have ended since the last sample are there once more.
+    """
+
+    type = "sample"
+    at: Nanoseconds
+    jobs: Annotated[tuple[JobStatus, ...], AtMost(MAX_PAGE)]
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TopEnd(Response):
+    """The last message of a top request: `count` is reached, or it was cancelled.
+
+    Or all the jobs that it named have ended.
+    """
+
+    type = "sampled"
+
+
+@dataclass(frozen=True, slots=True)
 class InfoResponse(Response):
     """What the server says about itself, and of its keeper, which restarts it.
+
+    `limits` says of each limit whether this host can apply it: `yes`, or why not.
+    `defaults` are the limits of a job that names none, `ceilings` the most that one
+    job (`job_mem`), those of one owner (`owner_mem`), or all (`total_mem`) may ask for.
 
     `role` is the caller's, `accounts` are those that its jobs may run as, the first
     of them if they name none; empty where the daemon cannot choose.
@@ -204,3 +237,5 @@ class InfoResponse(Response):
     load: Annotated[tuple[float, ...], AtMost(3)]
     role: Role = Role.USER
     accounts: Annotated[tuple[Word, ...], AtMost(MAX_ACCOUNTS)] = ()
+    defaults: Annotated[Mapping[Word, float], AtMost(16)] = field(default_factory=dict)
+    ceilings: Annotated[Mapping[Word, float], AtMost(32)] = field(default_factory=dict)

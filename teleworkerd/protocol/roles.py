@@ -22,6 +22,7 @@ from teleworkerd.protocol.messages import (
     RunRequest,
     StatusRequest,
     StopRequest,
+    TopRequest,
     WaitRequest,
 )
 from teleworkerd.protocol.responses import (
@@ -39,6 +40,8 @@ from teleworkerd.protocol.responses import (
     RunResponse,
     ServerHello,
     StatusResponse,
+    TopEnd,
+    UsageSample,
 )
 
 
@@ -61,6 +64,7 @@ RESPONSES: Final[Mapping[type[Message], tuple[type[Message], ...]]] = {
     RemoveRequest: (DoneResponse,),
     OutputRequest: (OutputResponse, OutputChunk, OutputGap, OutputEnd),
     InterleaveRequest: (InterleaveResponse, OutputChunk, OutputGap, InterleaveEnd),
+    TopRequest: (UsageSample, TopEnd),
     InfoRequest: (InfoResponse,),
     Rejected: (),
 }
@@ -77,6 +81,7 @@ CLIENT_MESSAGES: Final[tuple[type[Message], ...]] = (
     RemoveRequest,
     OutputRequest,
     InterleaveRequest,
+    TopRequest,
     InfoRequest,
     Credit,
     Cancel,
@@ -98,6 +103,8 @@ SERVER_MESSAGES: Final[tuple[type[Message], ...]] = (
     OutputGap,
     OutputEnd,
     InterleaveEnd,
+    UsageSample,
+    TopEnd,
     InfoResponse,
     Ping,
     Pong,

@@ -19,6 +19,9 @@ MAX_LABELS: Final = 64
 MAX_LABEL_VALUE: Final = 255
 MAX_MEMORY_MB: Final = 1 << 30  # a pebibyte; far below where the kernel wraps
 MIN_MEMORY_MB: Final = 4  # less kills the job before it can say why
+MIN_CPUS: Final = 0.01  # the kernel's least quota in its usual period
+MAX_CPUS: Final = 4096.0
+MAX_PIDS: Final = 1 << 22  # the kernel's PID_MAX_LIMIT
 MAX_TIMEOUT: Final = 10 * 366 * 86_400.0  # seconds
 MAX_OFFSET: Final = (1 << 63) - 1
 
@@ -156,12 +159,12 @@ class LaunchStage(StrEnum):
 
 
 def _check_range(
-    name: str, value: int | None, least: int, most: int, unit: str
+    name: str, value: float | None, least: float, most: float, unit: str
 ) -> None:
     if value is not None and not least <= value <= most:
         raise InvalidRequest(
             f"limit {name} = {value} is out of range;"
-            f" it must be from {least} to {most}{unit}"
+            f" it must be from {least:.10g} to {most:.10g}{unit}"
         )
 
 
@@ -180,24 +183,36 @@ class Limits:
     """What a job may use at most; None means no limit.
 
     `mem` is in megabytes (2**20 bytes); `cpu` and `io` are shares from 1 to 100
-    percent. Raises `InvalidRequest` when a value is out of its range.
+    percent, which count where others want the same; `cpus` is how many processors
+    it may keep busy, and `pids` how many processes and threads it may have, whatever
+    others do. Raises `InvalidRequest` when a value is out of its range.
     """
 
     mem: int | None = None
     cpu: int | None = None
     io: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
 
     def __post_init__(self) -> None:
         _check_range("mem", self.mem, MIN_MEMORY_MB, MAX_MEMORY_MB, " (megabytes)")
         _check_range("cpu", self.cpu, 1, 100, " percent")
         _check_range("io", self.io, 1, 100, " percent")
+        _check_range("cpus", self.cpus, MIN_CPUS, MAX_CPUS, " processors")
+        _check_range("pids", self.pids, 1, MAX_PIDS, " processes")
 
     def __bool__(self) -> bool:
         return bool(self.as_dict())
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, int | float]:
         """Return the limits that are set, by name."""
-        values = {"mem": self.mem, "cpu": self.cpu, "io": self.io}
+        values: dict[str, int | float | None] = {
+            "mem": self.mem,
+            "cpu": self.cpu,
+            "io": self.io,
+            "cpus": self.cpus,
+            "pids": self.pids,
+        }
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -211,7 +226,9 @@ class JobSpec:
     With `merge` stderr is the same pipe as stdout. `output_limit` bounds the bytes
     kept of both streams together, `on_full` says what happens then; None leaves
     both to the server. `user` is a Unix account that was granted to the owner; None
-    is the owner's first. Raises `InvalidRequest` for what no kernel would run.
+    is the owner's first. With `strict_limits` the job is not started unless every
+    one of `limits` can be applied. Raises `InvalidRequest` for what no kernel would
+    run.
     """
 
     command: Annotated[tuple[Bytes, ...], AtMost(MAX_ARGUMENTS)]
@@ -225,6 +242,7 @@ class JobSpec:
         default_factory=dict
     )
     timeout: float | None = None
+    strict_limits: bool = False
     merge: bool = False
     output_limit: Offset | None = None
     on_full: OnFull | None = None
@@ -325,7 +343,12 @@ class LaunchFailure:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a job really used; None where the host cannot tell."""
+    """What a job really used; None where the host cannot tell.
+
+    `memory_bytes` and `processes` are of the moment, the others count from the
+    job's begin. `oom_kills` is how many of its processes the kernel killed for want
+    of memory.
+    """
 
     cpu_seconds: float | None = None
     memory_peak_bytes: int | None = None
@@ -333,6 +356,7 @@ class Usage:
     io_write_bytes: int | None = None
     processes: int | None = None
     oom_kills: int | None = None
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,8 +383,11 @@ class JobStatus:
     `truncated` means that what came out of its pipes last could not be waited for,
     because a process outside the job held them. `held_up` says why output is not
     taken at this moment, while it is not. `lost` says why nobody knows how the job
-    ended. `durable` says whether all of it would outlive a power failure: None until
-    it has ended, false for good once the disk refused to say so.
+    ended. `applied` are the limits in force, those too that the server sets where none
+    was asked for; `not_applied` says of each that was asked for and is not in force
+    why. `unkillable` says which processes the kernel does not end, while the job
+    waits for them. `durable` says whether all of it would outlive a power failure:
+    None until it has ended, false for good once the disk refused to say so.
     """
 
     id: Word
@@ -397,3 +424,4 @@ class JobStatus:
     held_up: Text | None = None
     lost: Text | None = None
     durable: bool | None = None
+    unkillable: Text | None = None

@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from teleworkerd import __version__
+from teleworkerd.ceilings import named_ceilings, named_defaults
 from teleworkerd.counters import Counters
 from teleworkerd.execution import Caller
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.keeper.messages import Welcome
 from teleworkerd.output.subscription import Reading
-from teleworkerd.protocol.codec import dump_record
-from teleworkerd.protocol.errors import PermissionDenied, TooMany
-from teleworkerd.protocol.framing import MAX_FRAME
+from teleworkerd.protocol.errors import LimitRejected, PermissionDenied, TooMany
 from teleworkerd.protocol.messages import (
     InfoRequest,
     InterleaveRequest,
@@ -30,6 +29,7 @@ from teleworkerd.protocol.messages import (
     RunRequest,
     StatusRequest,
     StopRequest,
+    TopRequest,
     WaitRequest,
 )
 from teleworkerd.protocol.responses import (
@@ -45,10 +45,11 @@ from teleworkerd.protocol.responses import (
     RunResponse,
     StatusResponse,
 )
-from teleworkerd.protocol.shape import MAX_VALUES
-from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Piece, Stream
+from teleworkerd.protocol.types import Chunk, Gap, Piece, Stream
 from teleworkerd.server.access import Access, Right
+from teleworkerd.server.pages import Page
 from teleworkerd.server.session import Session
+from teleworkerd.server.top import top as send_samples
 from teleworkerd.server.trail import Trail
 from teleworkerd.spare import lack_of
 
@@ -56,7 +57,6 @@ from teleworkerd.spare import lack_of
 Handler = Callable[["Service", "Call", Any], Awaitable[Message]]
 
 _LACKING: Final = 0.5  # seconds until what lacked a descriptor is tried again
-_STATUS_VALUES: Final = 128  # keys and values of a status, and room for more
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +101,14 @@ async def run(service: Service, call: Call, request: RunRequest) -> Message:
         job, created = await service.manager.run(
             request.spec, owner=call.owner, request_id=request.request_id, by=call.by
         )
-    except (PermissionDenied, TooMany) as error:
-        service.trail.refused(call.by, request.type, error)
+    except (LimitRejected, PermissionDenied, TooMany) as error:
+        # Of a job that came to be, the keeper tells.
+        if "job" not in error.details:
+            service.trail.refused(call.by, request.type, error)
+
         raise
 
-    return RunResponse(call.id, job.id, created)
+    return RunResponse(call.id, job.id, created, job.facts.not_applied)
 
 
 def _job(service: Service, call: Call, request: Any, right: Right) -> Job:
@@ -128,7 +131,7 @@ def _check_account(service: Service, call: Call, user: str | None) -> None:
 async def status(service: Service, call: Call, request: StatusRequest) -> Message:
     """Tell about one job."""
     job = _job(service, call, request, Right.SEE)
-    return StatusResponse(call.id, job.status)
+    return StatusResponse(call.id, await service.manager.sampler.status_of(job))
 
 
 async def wait(service: Service, call: Call, request: WaitRequest) -> Message:
@@ -140,8 +143,7 @@ async def wait(service: Service, call: Call, request: WaitRequest) -> Message:
 async def list_jobs(service: Service, call: Call, request: ListRequest) -> Message:
     """Tell about many jobs, as many as one frame is sure to hold."""
     owner = service.access.owner_to_list(call.by, request.owner)
-    page: list[JobStatus] = []
-    size = values = 0
+    page = Page(request.limit)
 
     for job in service.manager.list(
         owner=owner,
@@ -150,17 +152,15 @@ async def list_jobs(service: Service, call: Call, request: ListRequest) -> Messa
         labels=request.labels,
         before=request.before,
     ):
-        size += len(dump_record(job))
-        values += _STATUS_VALUES + len(job.command) + 2 * len(job.labels)
+        if not page.add(job):
+            return ListResponse(call.id, tuple(page.jobs), more=True)
 
-        if page and (
-            len(page) == request.limit or size > MAX_FRAME // 2 or values > MAX_VALUES
-        ):
-            return ListResponse(call.id, tuple(page), more=True)
+    return ListResponse(call.id, tuple(page.jobs))
 
-        page.append(job)
 
-    return ListResponse(call.id, tuple(page))
+async def top(service: Service, call: Call, request: TopRequest) -> Message:
+    """Tell what jobs use, again and again."""
+    return await send_samples(service.manager, service.access, call.session, request)
 
 
 async def kill(service: Service, call: Call, request: KillRequest) -> Message:
@@ -302,6 +302,7 @@ def _has_all(job: Job, reading: Reading) -> bool:
 
 async def info(service: Service, call: Call, request: InfoRequest) -> Message:  # noqa: ARG001  every handler has the same form
     """Tell about the server."""
+    limits = service.manager.config.limits
     return InfoResponse(
         call.id,
         version=__version__,
@@ -316,6 +317,8 @@ async def info(service: Service, call: Call, request: InfoRequest) -> Message:  
         load=_load(),
         role=service.access.role(call.owner),
         accounts=service.accounts(call.owner),
+        defaults=named_defaults(limits),
+        ceilings=named_ceilings(limits),
     )
 
 
@@ -337,5 +340,6 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     RemoveRequest: remove,
     OutputRequest: output,
     InterleaveRequest: interleave,
+    TopRequest: top,
     InfoRequest: info,
 }

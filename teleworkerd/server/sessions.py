@@ -19,6 +19,7 @@ from teleworkerd.protocol.messages import (
     InterleaveRequest,
     OutputRequest,
     Request,
+    TopRequest,
 )
 from teleworkerd.protocol.types import Role
 from teleworkerd.server.auth import Principal
@@ -199,6 +200,9 @@ class SessionRegistry:
 
 
 def _follows(request: Request) -> bool:
+    if isinstance(request, TopRequest):
+        return True
+
     return isinstance(request, OutputRequest | InterleaveRequest) and request.follow
 
 

@@ -52,7 +52,7 @@ def hierarchies(job_id: str) -> Iterator[dict[str, Path]]:
 
     alone = {
         name: points[name] / f"teleworker-test-{job_id}"
-        for name in (*LIMITING, "freezer", "unified")
+        for name in (*LIMITING, "pids", "freezer", "unified")
     }
 
     for group in alone.values():
@@ -91,9 +91,15 @@ def detect_with(hierarchies: dict[str, Path], tmp_path: Path) -> Detect:
 
 
 @pytest.fixture
+def weighing_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a disk of this machine had a scheduler that knows weights."""
+    monkeypatch.setattr("teleworkerd.cgroups.v1.why_no_weights", lambda: None)
+
+
+@pytest.fixture
 def driver(detect_with: Detect) -> V1Driver:
     """A driver with all controllers that tracks in version 2."""
-    driver = detect_with(*LIMITING, "unified")
+    driver = detect_with(*LIMITING, "pids", "unified")
 
     assert isinstance(driver, V1Driver)
     driver.prepare()
@@ -105,7 +111,7 @@ def tracking_driver(
     detect_with: Detect, request: pytest.FixtureRequest
 ) -> CgroupDriver:
     """A driver per way of tracking."""
-    driver = detect_with(*LIMITING, *TRACKING[request.param])
+    driver = detect_with(*LIMITING, "pids", *TRACKING[request.param])
     driver.prepare()
 
     assert request.param == driver.tracking

@@ -58,7 +58,9 @@ def test_controllers_mounted_together(host: FakeHost) -> None:
 
 
 @pytest.mark.parametrize("name", ["blkio.weight", "blkio.bfq.weight"])
-def test_weight_of_either_kernel(host: FakeHost, name: str) -> None:
+def test_weight_of_either_kernel(
+    host: FakeHost, name: str, weighing_disk: None
+) -> None:
     """The weight is set in the file that this kernel has."""
     group = host.mount("blkio", "rw,blkio", name)
 
@@ -106,21 +108,22 @@ def test_nothing_mounted(host: FakeHost) -> None:
     driver = detect(host.root, mounts=host.table)
 
     assert (driver.name, driver.tracking) == ("none", "proc")
-    assert driver.reason == (
-        f"no cgroup v1 controller is mounted below {host.root} (none)"
-    )
+    assert driver.reason == (f"no cgroup is mounted below {host.root}")
     assert set(driver.supports.values()) == {driver.reason}
 
 
-def test_version_2_only(host: FakeHost) -> None:
-    """Version 2 alone tracks trees, and limits nothing."""
-    host.mount("unified", "rw", "cgroup.kill", "cgroup.procs", kind="cgroup2")
+def test_version_2_without_controllers(host: FakeHost) -> None:
+    """Version 2 without any controller tracks trees, and limits nothing."""
+    group = host.mount("unified", "rw", "cgroup.kill", "cgroup.procs", kind="cgroup2")
 
-    driver = detect(host.root, mounts=host.table)
+    for name in ("cgroup.procs", "cgroup.subtree_control", "cgroup.controllers"):
+        (group.parent / name).write_text("")
+
+    driver = detect(host.root, mounts=host.table, proc=host.root)
 
     assert (driver.name, driver.tracking) == ("none", "unified")
     assert driver.reason is not None
-    assert "version 2 only" in driver.reason
+    assert "the kernel has no controller memory of cgroup version 2" in driver.reason
 
 
 def test_version_2_without_kill(host: FakeHost) -> None:
@@ -141,7 +144,7 @@ def test_limit_on_a_host_without(host: FakeHost, job_id: str) -> None:
     driver = detect(host.root, mounts=host.table)
     driver.prepare()
 
-    with pytest.raises(UnsupportedLimit, match="no cgroup v1 controller") as caught:
+    with pytest.raises(UnsupportedLimit, match="no cgroup is mounted") as caught:
         driver.create(job_id, Limits(cpu=50))
 
     assert (caught.value.limit, caught.value.reason) == ("cpu", driver.reason)
@@ -183,7 +186,9 @@ def test_group_that_others_own() -> None:
 
 
 @pytest.mark.cgroup
-def test_leaves_nothing(detect_with: Detect, hierarchies: dict[str, Path]) -> None:
+def test_leaves_nothing(
+    detect_with: Detect, hierarchies: dict[str, Path], weighing_disk: None
+) -> None:
     """Finding out leaves no group behind."""
     driver = detect_with(*hierarchies)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from teleworkerd.cgroups.proctree import ProcTracker, ProcTree
 from teleworkerd.cgroups.tracking import TrackedJob
-from teleworkerd.protocol.types import Limits
 from tests.cgroups.jobs import eventually, family, read_line, run_python, running
 
 
@@ -26,7 +25,9 @@ while True:
 
 
 def job_in(proc: Path, job_id: str) -> TrackedJob:
-    return TrackedJob(ProcTree(job_id, proc=proc), applied=Limits())
+    return TrackedJob(
+        ProcTree(job_id, proc=proc),
+    )
 
 
 def write_process(

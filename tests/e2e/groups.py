@@ -19,7 +19,12 @@ def group(controller: str, job: str = "") -> Path:
 
 def left_of(jobs: Iterable[str]) -> list[Path]:
     """Return the directories that any of *jobs* has in any hierarchy."""
-    return [directory for job in jobs for directory in ROOT.glob(f"*/teleworker/{job}")]
+    return [
+        directory
+        for job in jobs
+        for pattern in (f"*/teleworker/{job}", f"teleworker/{job}")
+        for directory in ROOT.glob(pattern)
+    ]
 
 
 def weight_file(controller_group: Path) -> Path:

@@ -45,6 +45,10 @@ class Sink:
         """Note it."""
         self.heard.append(("held up", why))
 
+    def unkillable(self, why: str | None) -> None:
+        """Note it."""
+        self.heard.append(("unkillable", why))
+
     def exited(self, record: ExitRecord) -> None:
         """Note it."""
         self.heard.append(record)

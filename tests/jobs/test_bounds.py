@@ -11,7 +11,7 @@ from teleworkerd.jobs.bounds import OwnerBounds
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.errors import LaunchFailed, NameTaken, TooMany
 from teleworkerd.protocol.types import LaunchStage
-from teleworkerd.settings import AccessConfig, ClientsConfig
+from teleworkerd.settings import AccessConfig, ClientsConfig, LimitsConfig
 from teleworkerd.store import JobStore
 from tests.fakes import DEADLINE, LAUNCHED, TRUE, FakeExecutor
 from tests.jobs.test_running import NAMED, failure
@@ -210,7 +210,9 @@ class Time:
 def test_rate_comes_back() -> None:
     """After the time that the refusal names, a start is allowed again."""
     clock = Time()
-    bounds = OwnerBounds(ClientsConfig(start_rate=2.0, start_burst=3), clock=clock)
+    bounds = OwnerBounds(
+        ClientsConfig(start_rate=2.0, start_burst=3), LimitsConfig(), clock=clock
+    )
 
     for _ in range(3):
         bounds.start("alice")
@@ -231,7 +233,9 @@ def test_rate_comes_back() -> None:
 def test_owners_who_start_nothing_are_forgotten() -> None:
     """There may be any number of names; nothing is kept of those who are quiet."""
     clock = Time()
-    bounds = OwnerBounds(ClientsConfig(start_rate=1.0, start_burst=1), clock=clock)
+    bounds = OwnerBounds(
+        ClientsConfig(start_rate=1.0, start_burst=1), LimitsConfig(), clock=clock
+    )
 
     for number in range(3000):
         bounds.start(f"user-{number}")

@@ -11,7 +11,7 @@ from teleworkerd.cgroups.proctree import ProcTree
 from teleworkerd.cgroups.tracking import TrackedJob, Tree
 from teleworkerd.keeper.ending import end_tree, remove_groups
 from teleworkerd.keeper.groups import SpareCgroup
-from teleworkerd.protocol.types import Limits, Usage
+from teleworkerd.protocol.types import Usage
 from teleworkerd.spare import Spare
 from tests.scarce import no_descriptors
 
@@ -30,7 +30,7 @@ def group(tmp_path: Path) -> Path:
 
 def cgroup(tree: Tree, spare: Spare) -> SpareCgroup:
     """Return the groups of a job that has *tree* alone."""
-    return SpareCgroup("one", TrackedJob(tree, applied=Limits()), spare)
+    return SpareCgroup("one", TrackedJob(tree), spare)
 
 
 def test_spare_descriptors_do(group: Path) -> None:
@@ -79,6 +79,6 @@ async def test_end_waits_for_a_look(
         await end_tree(job, linger=0)
         await remove_groups(job)
 
-    assert "job one: processes that cannot be killed: nobody knows" in caplog.text
+    assert "job one: nobody knows which processes are left" in caplog.text
     assert "job one: a cgroup stays busy" in caplog.text
     assert groupfs.descend(group) == [group / "below", group]

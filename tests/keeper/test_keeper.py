@@ -55,7 +55,7 @@ start.launch = slow
 def test_welcome(keeper: KeeperProcess) -> None:
     """A server is told the configuration, the limits, and that nothing runs."""
     assert keeper.welcome.config == keeper.config
-    assert set(keeper.welcome.limits) == {"mem", "cpu", "io"}
+    assert set(keeper.welcome.limits) == {"mem", "cpu", "io", "cpus", "pids"}
     assert keeper.welcome.jobs == ()
 
 

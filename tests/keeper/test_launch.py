@@ -158,7 +158,7 @@ def test_limit_that_no_group_can_hold(place: Place) -> None:
     change = (
         "from teleworkerd.cgroups.v1 import V1Driver\n"
         "create = V1Driver.create\n"
-        "V1Driver.create = lambda self, job, limits: create(self, 'a/b', limits)"
+        "V1Driver.create = lambda self, job, *a, **k: create(self, 'a/b', *a, **k)"
     )
 
     with KeeperProcess(place.config(), change=change) as keeper:

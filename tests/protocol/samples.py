@@ -21,6 +21,7 @@ from teleworkerd.protocol.messages import (
     RunRequest,
     StatusRequest,
     StopRequest,
+    TopRequest,
     WaitRequest,
 )
 from teleworkerd.protocol.responses import (
@@ -38,6 +39,8 @@ from teleworkerd.protocol.responses import (
     RunResponse,
     ServerHello,
     StatusResponse,
+    TopEnd,
+    UsageSample,
 )
 from teleworkerd.protocol.types import (
     JobSpec,
@@ -64,7 +67,7 @@ SPEC: Final = JobSpec(
     command=(b"sh", b"-c", b"printf '\\377'"),
     env={b"LANG": b"C.UTF-8"},
     workdir=b"/srv/build",
-    limits=Limits(mem=512, cpu=50, io=10),
+    limits=Limits(mem=512, cpu=50, io=10, cpus=1.5, pids=100),
     name="nightly",
     labels={"team": "infra"},
     timeout=3600.0,
@@ -72,6 +75,7 @@ SPEC: Final = JobSpec(
     output_limit=1 << 30,
     on_full=OnFull.DROP,
     user="build",
+    strict_limits=True,
 )
 
 ECHO_ENDED: Final = JobStatus(
@@ -110,9 +114,9 @@ KILLED_FOR_MEMORY: Final = JobStatus(
     pid=4712,
     workdir=SPEC.workdir,
     timeout=SPEC.timeout,
-    applied=Limits(mem=512, cpu=50),
+    applied=Limits(mem=512, cpu=50, cpus=1.5, pids=100),
     not_applied={"io": "the kernel has no I/O weight for this disk"},
-    usage=Usage(8.5, 536_870_912, 4096, 8192, 3, 1),
+    usage=Usage(8.5, 536_870_912, 4096, 8192, 3, 1, 0),
     stdout=StreamStatus(100, 1000, bytes(range(32)), 50),
     stderr=StreamStatus(0, 0, hashlib.sha256(b"").digest()),
     merge=True,
@@ -121,6 +125,21 @@ KILLED_FOR_MEMORY: Final = JobStatus(
     held_up="the disk is full",
     lost="the machine was restarted",
     durable=True,
+    unkillable="the kernel does not end process 4713 (dd, state D)",
+)
+
+RUNNING: Final = JobStatus(
+    id=JOB,
+    owner="alice",
+    command=(b"make",),
+    state=JobState.RUNNING,
+    created_at=CREATED_AT,
+    limits=Limits(cpus=0.5),
+    started_at=CREATED_AT + 2_000_000,
+    user="nobody",
+    pid=4714,
+    applied=Limits(cpus=0.5, pids=4096),
+    usage=Usage(0.5, processes=2, memory_bytes=65536),
 )
 
 NOT_STARTED: Final = JobStatus(
@@ -151,7 +170,12 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
     ),
     ("run-full", "client", RunRequest(2, REQUEST_ID, SPEC), "every field of spec"),
     ("started", "server", RunResponse(1, JOB), "a new job"),
-    ("started-again", "server", RunResponse(2, JOB, created=False), "an old job"),
+    (
+        "started-again",
+        "server",
+        RunResponse(2, JOB, created=False, not_applied={"io": "no disk knows weights"}),
+        "an old job, without one of its limits",
+    ),
     ("status", "client", StatusRequest(3, JOB), "asks by id"),
     ("job-failed", "server", StatusResponse(3, NOT_STARTED), "a failed launch"),
     ("job-oom", "server", StatusResponse(4, KILLED_FOR_MEMORY), "every other field"),
@@ -260,6 +284,8 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
             load=(0.5, 0.25, 0.125),
             role=Role.OPERATOR,
             accounts=("build", "nobody"),
+            defaults={"pids": 4096.0},
+            ceilings={"owner_cpus": 1.5},
         ),
         "the server about itself",
     ),
@@ -301,6 +327,25 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
         ),
         "refuses the connection, before hello",
     ),
+    (
+        "top",
+        "client",
+        TopRequest(18, (JOB, "nightly"), 0.5, count=2),
+        "two samples of two jobs",
+    ),
+    (
+        "top-everybody",
+        "client",
+        TopRequest(19, owner=EVERYBODY),
+        "all that runs, each second, for who may see it",
+    ),
+    (
+        "sample",
+        "server",
+        UsageSample(18, CREATED_AT + 10**9, (RUNNING,), more=True),
+        "a sample, of which more follows",
+    ),
+    ("sampled", "server", TopEnd(18), "no more samples"),
     ("goaway", "server", Goaway("the server is being restarted"), "come again"),
     ("ping", "client", Ping(4_294_967_295), "the greatest number"),
     ("pong", "server", Pong(4_294_967_295), "its response"),

@@ -11,13 +11,19 @@ from hypothesis import strategies as st
 
 from teleworkerd.protocol.messages import (
     MAX_GRACE,
+    MAX_INTERVAL,
+    MIN_INTERVAL,
     Message,
     RunRequest,
     StopRequest,
+    TopRequest,
 )
 from teleworkerd.protocol.types import (
+    MAX_CPUS,
     MAX_MEMORY_MB,
+    MAX_PIDS,
     MAX_TIMEOUT,
+    MIN_CPUS,
     MIN_MEMORY_MB,
     AtMost,
     Between,
@@ -43,6 +49,8 @@ limits: Final = st.builds(
     mem=st.none() | st.integers(MIN_MEMORY_MB, MAX_MEMORY_MB),
     cpu=st.none() | st.integers(1, 100),
     io=st.none() | st.integers(1, 100),
+    cpus=st.none() | st.floats(MIN_CPUS, MAX_CPUS),
+    pids=st.none() | st.integers(1, MAX_PIDS),
 )
 specs: Final = st.builds(
     JobSpec,
@@ -59,6 +67,7 @@ specs: Final = st.builds(
     output_limit=st.none() | st.integers(0, (1 << 63) - 1),
     on_full=st.none() | st.sampled_from(OnFull),
     user=st.none() | accounts,
+    strict_limits=st.booleans(),
 )
 
 _CHOSEN: Final[dict[object, Strategy]] = {
@@ -124,6 +133,8 @@ def records(cls: type) -> Strategy:
         arguments["request_id"] = st.text(min_size=1, max_size=SHORT)
     elif cls is StopRequest:
         arguments["grace"] = st.none() | st.floats(0, MAX_GRACE)
+    elif cls is TopRequest:
+        arguments["interval"] = st.floats(MIN_INTERVAL, MAX_INTERVAL)
 
     return st.builds(cls, **arguments)
 

@@ -77,6 +77,12 @@ LIMITS: Final = {
     "most mem": types.MAX_MEMORY_MB,
     "timeout": int(types.MAX_TIMEOUT),
     "grace": int(messages.MAX_GRACE),
+    "watched": messages.MAX_WATCHED,
+    "least interval": messages.MIN_INTERVAL,
+    "most interval": int(messages.MAX_INTERVAL),
+    "least cpus": types.MIN_CPUS,
+    "most cpus": int(types.MAX_CPUS),
+    "most pids": types.MAX_PIDS,
 }
 
 BOUNDS: Final = {
@@ -223,7 +229,7 @@ def test_tables_of_words_hold_no_others(cls: type[StrEnum], header: str) -> None
 
 def test_limits_are_documented() -> None:
     """The table of limits has the numbers of the code."""
-    found = {name: int(value) for name, value, *_ in table(TEXT, "Limits")}
+    found = {name: float(value) for name, value, *_ in table(TEXT, "Limits")}
 
     assert found == LIMITS
 

@@ -63,6 +63,7 @@ GOLDEN = {
         "applied": {"mem": 100},
         "not_applied": {"cpu": "no controller"},
     },
+    "default_limits": {},
     "truncated": False,
     "usage": {
         "cpu_seconds": 0.5,
@@ -71,6 +72,7 @@ GOLDEN = {
         "io_write_bytes": 3,
         "processes": 4,
         "oom_kills": 0,
+        "memory_bytes": None,
     },
     "output": {
         "stdout": {"bytes": 12, "first_offset": 5, "sha256": "00" * 32, "dropped": 3},
@@ -80,6 +82,7 @@ GOLDEN = {
     "output_limit": 1000,
     "on_full": "drop",
     "held_up": "the disk is full",
+    "unkillable": None,
     "durable": True,
 }
 
@@ -125,7 +128,7 @@ def test_status_text() -> None:
 
     assert "state:       stopped (killed)" in text.splitlines()
     assert r"command:     sh -c '\xff'" in text.splitlines()
-    assert "limits:      mem 100 MB, cpu 50%" in text.splitlines()
+    assert "limits:      mem 100 MB, cpu 50% of a share" in text.splitlines()
     assert "not applied: cpu: no controller" in text.splitlines()
     assert "stdout:      12 bytes, from 5 on, 3 of them dropped" in text.splitlines()
     assert "stderr:      into stdout" in text.splitlines()

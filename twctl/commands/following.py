@@ -14,7 +14,7 @@ from twctl.exit_codes import ExitCode, job_code
 from twctl.lookback import Wanted
 from twctl.moments import Moment, nanoseconds
 from twctl.profile import Profile
-from twctl.render import print_notice, print_warning
+from twctl.render import not_applied, print_notice, print_warning
 
 
 BOTH: Final = Copy({Stream.STDOUT: 1, Stream.STDERR: 2}, Wanted(follow=True))
@@ -72,6 +72,7 @@ async def _run(client: Client, spec: JobSpec, request_id: str | None) -> int:
             try:
                 job = await client.start(spec, request_id=request_id)
                 forwarder.begin(job)
+                _tell_not_applied(job)
                 status = await _follow(job)
             except asyncio.CancelledError:
                 if forwarder.detached_by is None:
@@ -83,6 +84,11 @@ async def _run(client: Client, spec: JobSpec, request_id: str | None) -> int:
 
     _tell_what_may_be_missing(status)
     return job_code(status)
+
+
+def _tell_not_applied(job: RemoteJob) -> None:
+    for warning in not_applied(job.not_applied):
+        print_warning(warning)
 
 
 async def _follow(job: RemoteJob) -> JobStatus:

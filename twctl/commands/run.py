@@ -11,6 +11,8 @@ from twctl.commands.options import Form, Verb, call_of, optional, output_form, p
 from twctl.parsing import (
     each,
     parse_bytes,
+    parse_count,
+    parse_cpus,
     parse_duration,
     parse_env,
     parse_label,
@@ -22,6 +24,7 @@ from twctl.parsing import (
 from twctl.render import (
     SCHEMA,
     OutputForm,
+    not_applied,
     print_json,
     print_line,
     print_warning,
@@ -53,6 +56,17 @@ def run(  # noqa: PLR0913 - one parameter for each option
     io: Annotated[
         str | None, typer.Option(metavar="1-100", help="Share of I/O.")
     ] = None,
+    cpus: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Most processors: 0.5, 2, whatever is free."),
+    ] = None,
+    pids: Annotated[
+        str | None, typer.Option(metavar="N", help="Most processes and threads.")
+    ] = None,
+    strict_limits: Annotated[
+        bool,
+        typer.Option("--strict-limits", help="Only if each limit can be applied."),
+    ] = False,
     timeout: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="End it after 10, 10s, 5m, 1h30m."),
@@ -107,6 +121,9 @@ def run(  # noqa: PLR0913 - one parameter for each option
         mem=optional(parse_megabytes, mem, "--mem"),
         cpu=optional(parse_percent, cpu, "--cpu"),
         io=optional(parse_percent, io, "--io"),
+        cpus=optional(parse_cpus, cpus, "--cpus"),
+        pids=optional(parse_count, pids, "--pids"),
+        strict_limits=strict_limits,
         env=parsed(parse_env, env or [], "--env"),
         workdir=workdir,
         name=optional(parse_text, name, "--name"),
@@ -130,7 +147,11 @@ def run(  # noqa: PLR0913 - one parameter for each option
 
     request = RunRequest(0, request_id or os.urandom(16).hex(), spec)
     profile = call.profile()
-    job = start(profile, request, again=not no_reconnect, warn=print_warning).job
+    started = start(profile, request, again=not no_reconnect, warn=print_warning)
+    job = started.job
+
+    for warning in not_applied(started.not_applied):
+        print_warning(warning)
 
     if form is OutputForm.JSON:
         print_json({"schema": SCHEMA, "id": job})

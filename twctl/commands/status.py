@@ -1,5 +1,6 @@
 """`twctl status`: one job in full."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -42,6 +43,6 @@ def status(
     if form is OutputForm.JSON:
         print_json(status_object(found))
     else:
-        print_text(status_text(found))
+        print_text(status_text(found, bars=sys.stdout.isatty()))
 
     return job_code(found) if exit_code else 0
