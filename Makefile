@@ -5,13 +5,14 @@ WORKERS ?= 3
 # What `make soak` and `make fuzz` do, and for how long.
 SECONDS ?= 600
 SEED ?= 1
-SCRIPTS := gen_certs.sh .ci/packages .ci/run bench/packages tests/security/packages $(wildcard docs/*.sh)
+SCRIPTS := gen_certs.sh .ci/packages .ci/run bench/packages tests/security/packages tests/vm/packages $(wildcard docs/*.sh)
 
-.PHONY: help demo test check bench soak fuzz security clean
+.PHONY: help demo test test-v2 check bench soak fuzz security clean
 
 help:
 	@echo 'make demo      run the demonstration: a daemon, a few jobs, what they print'
 	@echo 'make test      run the tests; ARGS="-k history" is passed on to pytest'
+	@echo 'make test-v2   run the tests of limits in a virtual machine with cgroup version 2'
 	@echo 'make check     format, lint, types, layers, spelling, shell scripts'
 	@echo 'make bench     measure beside OpenSSH, write bench/results.md; ARGS=--quick tries it'
 	@echo 'make soak      break the daemon in all ways and check what comes of it; SECONDS=600 SEED=1'
@@ -34,6 +35,10 @@ demo: .venv/installed
 
 test: .venv/installed
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+test-v2: .venv/installed
+	@tests/vm/packages
+	@$(BIN)/python -m tests.vm $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

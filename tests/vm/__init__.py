@@ -1,0 +1,1 @@
+"""The tests of limits in a virtual machine that has cgroup version 2 alone."""
