@@ -150,7 +150,8 @@ class TrackedJob(JobCgroup):
         self._tree.kill()
 
     def usage(self) -> Usage:
-        return Usage(cpu_seconds=self._tree.cpu_seconds(), processes=len(self.pids()))
+        pids = self._tree.pids()
+        return Usage(cpu_seconds=self._tree.cpu_seconds(), processes=len(pids))
 
     def remove(self) -> bool:
         return self._tree.remove()

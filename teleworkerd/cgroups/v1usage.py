@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from teleworkerd.cgroups.base import Groups
-from teleworkerd.cgroups.groupfs import read_number
+from teleworkerd.cgroups.groupfs import read_number, text_of
 from teleworkerd.protocol.types import Usage
 
 
@@ -68,7 +68,7 @@ def _total(counts: Mapping[tuple[str, str], int], wanted: str) -> int:
 def _device_lines(group: Path, names: Iterable[str]) -> list[tuple[str, str, int]]:
     for name in names:
         with suppress(OSError):
-            rows = [line.split() for line in (group / name).read_text().splitlines()]
+            rows = [line.split() for line in text_of(group / name).splitlines()]
             # The last line has two words: the total.
             return [(row[0], row[1], int(row[2])) for row in rows if len(row) == 3]
 

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from teleworkerd.cgroups.groupfs import read_number
+from teleworkerd.cgroups.groupfs import read_number, text_of
 from teleworkerd.protocol.types import Usage
 
 
@@ -28,7 +28,7 @@ def io_bytes(group: Path) -> tuple[int | None, int | None]:
     with suppress(OSError, ValueError):
         read = written = 0
 
-        for line in (group / "io.stat").read_text().splitlines():
+        for line in text_of(group / "io.stat").splitlines():
             counts = dict(pair.split("=") for pair in line.split()[1:] if "=" in pair)
             read += int(counts.get("rbytes", 0))
             written += int(counts.get("wbytes", 0))
