@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from teleworkerd.cgroups import CgroupDriver, detect
+from teleworkerd.cgroups import CgroupDriver, detect, open_driver
 from teleworkerd.cgroups.v1 import V1Driver
 
 
@@ -88,6 +88,18 @@ def detect_with(hierarchies: dict[str, Path], tmp_path: Path) -> Detect:
         return detect(ROOT, mounts=table)
 
     return detect_on
+
+
+@pytest.fixture
+def host() -> Iterator[CgroupDriver]:
+    """The driver of this host, whichever that is."""
+    if os.geteuid() != 0:
+        pytest.skip("making groups needs root")
+
+    driver = open_driver()
+    assert driver.reason is None
+    yield driver
+    driver.close()
 
 
 @pytest.fixture

@@ -63,22 +63,16 @@ def writer(device: Path, *, half: int, begin: float, end: float) -> list[str]:
 
 
 @contextmanager
-def bfq_loop_device(tmp_path: Path) -> Iterator[Path]:
-    """Lend a loop device of `SIZE` bytes that BFQ schedules and anybody may write to.
+def bfq_device(tmp_path: Path) -> Iterator[Path]:
+    """Lend a device of `SIZE` bytes that BFQ schedules and anybody may write to.
 
-    Everything is put back as it was: the scheduler, the mode, the device itself.
+    Everything is put back as it was: the scheduler, the mode, the device itself. That
+    is a loop device, if `TELEWORKER_TEST_DISK` does not name another.
     """
-    backing = tmp_path / "backing"
+    named = os.environ.get("TELEWORKER_TEST_DISK")
 
     with ExitStack() as undo:
-        undo.callback(backing.unlink, missing_ok=True)
-        # Blocks that exist beforehand: to allocate them would be work that BFQ
-        # does not see.
-        backing.write_bytes(bytes(SIZE))
-
-        device = _attach(backing)
-        undo.callback(_run, "losetup", "--detach", str(device))
-
+        device = Path(named) if named else undo.enter_context(_loop_device(tmp_path))
         mode = device.stat().st_mode & 0o7777
         undo.callback(device.chmod, mode)
         device.chmod(0o666)
@@ -93,6 +87,23 @@ def bfq_loop_device(tmp_path: Path) -> Iterator[Path]:
             (queue / "iosched" / name).write_text(value)
 
         yield device
+
+
+@contextmanager
+def _loop_device(tmp_path: Path) -> Iterator[Path]:
+    backing = tmp_path / "backing"
+    # Blocks that exist beforehand: to allocate them would be work that BFQ misses.
+    backing.write_bytes(bytes(SIZE))
+
+    try:
+        device = _attach(backing)
+
+        try:
+            yield device
+        finally:
+            _run("losetup", "--detach", str(device))
+    finally:
+        backing.unlink()
 
 
 def _attach(backing: Path) -> Path:

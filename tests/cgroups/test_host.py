@@ -1,14 +1,15 @@
 """What limits do to processes, on the control groups that this host has."""
 
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from teleworkerd.cgroups import CgroupDriver, JobCgroup, open_driver
+from teleworkerd.cgroups import CgroupDriver, JobCgroup, groupfs, open_driver
 from teleworkerd.protocol.types import Limits
 from tests.cgroups.jobs import eventually, read_line, run_python, running
 
@@ -59,6 +60,16 @@ while True:
     except OSError:
         pass
 """
+# Counts how often it comes round in each of some equal spans of time.
+PACER: Final = """
+import os, time
+while True:
+    end, rounds = time.monotonic() + 0.25, 0
+    while time.monotonic() < end:
+        rounds += 1
+        os.getppid()
+    print(rounds, flush=True)
+"""
 HERMIT: Final = """
 import os, signal
 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -71,23 +82,26 @@ if os.fork() == 0:
     os._exit(0)
 signal.pause()
 """
+DELEGATED: Final = """
+import os, sys
+from pathlib import Path
+from teleworkerd.cgroups import open_driver
+from teleworkerd.protocol.types import Limits
+mine = Path(sys.argv[1])
+(mine / "cgroup.procs").write_text(str(os.getpid()))
+driver = open_driver()
+job = driver.create("job", Limits(mem=64, cpus=0.5), defaults=Limits(pids=9))
+print(driver.reason, Path("/proc/self/cgroup").read_text().strip())
+print(sorted(path.name for path in mine.iterdir() if path.is_dir()))
+print(sorted(path.name for path in (mine / "teleworker").iterdir() if path.is_dir()))
+print(job.applied.as_dict(), job.remove())
+driver.close()
+"""
 STOPPED: Final = """
 import os, signal
 os.write(1, b"lit\\n")
 os.kill(os.getpid(), signal.SIGSTOP)
 """
-
-
-@pytest.fixture
-def host() -> Iterator[CgroupDriver]:
-    """The driver of this host, whichever that is."""
-    if os.geteuid() != 0:
-        pytest.skip("making groups needs root")
-
-    driver = open_driver()
-    assert driver.reason is None
-    yield driver
-    driver.close()
 
 
 def test_memory_of_one(host: CgroupDriver, job_id: str) -> None:
@@ -200,6 +214,58 @@ def test_kill(host: CgroupDriver, job_id: str, program: str) -> None:
         assert time.monotonic() - begin < 2
 
     assert host.leftover(job_id) is None
+
+
+def test_fork_bomb_beside_others(host: CgroupDriver, job_id: str) -> None:
+    """With a bound on processes a fork bomb leaves others their pace."""
+    other = host.create(job_id, Limits(cpu=100))
+    bomb = host.create(f"{job_id}-bomb", Limits(cpu=1), defaults=Limits(pids=200))
+
+    with running(other, *run_python(PACER)) as pacer:
+        before = pace(pacer)
+
+        with running(bomb, *run_python(BOMB)):
+            eventually(lambda: len(bomb.pids()) == 200, what="the bomb")
+            after = pace(pacer)
+
+    assert after > before / 4, (before, after)
+    assert host.leftover(f"{job_id}-bomb") is None
+
+
+def pace(pacer: "subprocess.Popen[bytes]") -> int:
+    """Return how often *pacer* comes round in a span of time, as a rule."""
+    return sorted(int(read_line(pacer)) for _ in range(6))[3]
+
+
+def test_delegated_group(job_id: str) -> None:
+    """Alone in a group of its own, a daemon makes room there for its jobs."""
+    root = Path("/sys/fs/cgroup")
+
+    if not (root / "cgroup.subtree_control").exists():
+        pytest.skip("version 2 has no controllers here")
+
+    for controller in ("cpu", "io", "memory", "pids"):
+        (root / "cgroup.subtree_control").write_text(f"+{controller}")
+
+    mine = root / f"service-{job_id}"
+    mine.mkdir()
+
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", DELEGATED, str(mine)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stderr == ""
+        assert done.stdout.splitlines() == [
+            f"None 0::/{mine.name}/daemon",
+            "['daemon', 'teleworker']",
+            "['job']",
+            "{'mem': 64, 'cpus': 0.5, 'pids': 9} True",
+        ]
+    finally:
+        eventually(lambda: groupfs.remove(mine), what="the group is gone")
 
 
 def test_kill_of_nested_groups(host: CgroupDriver, job_id: str) -> None:

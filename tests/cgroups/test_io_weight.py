@@ -8,21 +8,22 @@ import pytest
 from teleworkerd.cgroups import CgroupDriver
 from teleworkerd.protocol.types import Limits
 from tests.cgroups.jobs import running
-from tests.cgroups.loopdev import bfq_loop_device, writer
+from tests.cgroups.loopdev import bfq_device, writer
+from tests.e2e.waiting import PATIENCE
 
 
-START = 1.0  # seconds for both writers to start
+START = 1.0 * PATIENCE  # seconds for both writers to start
 WINDOW = 3.0  # seconds that count
 
 
 @pytest.mark.cgroup
 @pytest.mark.slow
-def test_io_10_against_90(driver: CgroupDriver, job_id: str, tmp_path: Path) -> None:
+@pytest.mark.v2
+def test_io_10_against_90(host: CgroupDriver, job_id: str, tmp_path: Path) -> None:
     """A job with nine times the share of another writes far more than it."""
-    light = driver.create(job_id, Limits(io=10))
-    heavy = driver.create(f"{job_id}-90", Limits(io=90))
-
-    with bfq_loop_device(tmp_path) as device:
+    with bfq_device(tmp_path) as device:
+        light = host.create(job_id, Limits(io=10), strict=True)
+        heavy = host.create(f"{job_id}-90", Limits(io=90), strict=True)
         begin = time.monotonic() + START
         end = begin + WINDOW
 

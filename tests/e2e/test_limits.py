@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.cgroups.loopdev import bfq_loop_device, writer
+from tests.cgroups.loopdev import bfq_device, writer
 from tests.e2e.commandline import Twctl
 from tests.e2e.daemon import Daemon
 from tests.e2e.groups import CONTROLLERS, group, weight_file
@@ -159,7 +159,7 @@ def test_cpu_shares(daemon: Daemon, alice: Twctl, python: str) -> None:
 @pytest.mark.slow
 def test_io_shares(daemon: Daemon, alice: Twctl, python: str, tmp_path: Path) -> None:
     """On one device, 90 percent write far more than 10 percent."""
-    with bfq_loop_device(tmp_path) as device:
+    with bfq_device(tmp_path) as device:
         begin = time.monotonic() + IO_START
         jobs = []
 

@@ -27,7 +27,8 @@ LEAST: Final = 20  # tests; with fewer something was not found
 # Where those marked v2 are: to look for them elsewhere would take a minute there.
 TESTS: Final = (
     *("tests/cgroups/test_host.py", "tests/cgroups/test_io_weight.py"),
-    *("tests/keeper/test_ends_of_limits.py", "tests/e2e/test_limits_hold.py"),
+    *("tests/keeper/test_ends_of_limits.py", "tests/keeper/test_confinement.py"),
+    "tests/e2e/test_limits_hold.py",
 )
 
 # How much longer things may take there than the tests allow here.

@@ -22,7 +22,19 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 # What tests and jobs call.
 TOOLS: Final = (
     *("sh", "bash", "cat", "chmod", "cp", "cut", "date", "dd", "echo", "env"),
-    *("false", "grep", "head", "id", "kill", "ln", "ls", "mkdir", "mktemp", "mv"),
+    *(
+        "false",
+        "find",
+        "grep",
+        "head",
+        "id",
+        "kill",
+        "ln",
+        "ls",
+        "mkdir",
+        "mktemp",
+        "mv",
+    ),
     *("openssl", "rm", "sed", "seq", "setsid", "sleep", "sort", "stat", "tail"),
     *("taskset", "touch", "tr", "true", "uniq", "wc", "yes", "flock"),
 )
