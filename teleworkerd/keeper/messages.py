@@ -5,7 +5,6 @@ of one version, so there is no hello to negotiate.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from teleworkerd.config import Config
@@ -19,6 +18,7 @@ from teleworkerd.execution import (
 from teleworkerd.privilege_drop import ServerAccount
 from teleworkerd.protocol.codec import registry
 from teleworkerd.protocol.messages import MAX_GRACE, Message, Signal
+from teleworkerd.protocol.records import record
 from teleworkerd.protocol.types import (
     AtMost,
     Between,
@@ -39,7 +39,7 @@ MAX_KEPT: Final = 512  # jobs in one message, which a frame is sure to hold
 # From the server
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Launch(Message):
     """Start this; answered by `JobLaunched` or `JobFailed`."""
 
@@ -49,7 +49,7 @@ class Launch(Message):
     by: Caller | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SignalJob(Message):
     """Send a signal, as `Execution.signal` has it."""
 
@@ -60,7 +60,7 @@ class SignalJob(Message):
     by: Caller | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StopJob(Message):
     """SIGTERM, later SIGKILL, as `Execution.stop` has it."""
 
@@ -71,7 +71,7 @@ class StopJob(Message):
     by: Caller | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SealJob(Message):
     """Add what was found out to a job's exit record; answered by `JobSealed`."""
 
@@ -80,7 +80,7 @@ class SealJob(Message):
     postscript: Postscript
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RemoveJob(Message):
     """Remove the directory of a job that has ended; answered by `JobGone`."""
 
@@ -89,7 +89,7 @@ class RemoveJob(Message):
     by: Caller | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MeasureJobs(Message):
     """Asks what these jobs use now; answered by `JobsMeasured` with this number."""
 
@@ -98,7 +98,7 @@ class MeasureJobs(Message):
     jobs: Annotated[tuple[Word, ...], AtMost(MAX_KEPT)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Noted(Message):
     """What the audit log is to have, and the keeper cannot see: who was not let in.
 
@@ -115,14 +115,14 @@ class Noted(Message):
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ready(Message):
     """The server takes connections now."""
 
     type = "ready"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Alive(Message):
     """The server's loop turns; answers `Probe`."""
 
@@ -130,7 +130,7 @@ class Alive(Message):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reloaded(Message):
     """Answers `Reload`: it is used from now on, or nothing is because of *error*."""
 
@@ -141,7 +141,7 @@ class Reloaded(Message):
 # From the keeper
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KeptJob:
     """A job that runs: its facts, the ends of its streams, why it is held up.
 
@@ -158,7 +158,7 @@ class KeptJob:
     unkillable: Text | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KeptJobs(Message):
     """Some of the jobs that run; comes before `Welcome`, which has the rest."""
 
@@ -166,7 +166,7 @@ class KeptJobs(Message):
     jobs: Annotated[tuple[KeptJob, ...], AtMost(MAX_KEPT)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Welcome(Message):
     """All that the server needs to begin; only `KeptJobs` may come before it.
 
@@ -188,7 +188,7 @@ class Welcome(Message):
     account: ServerAccount | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobLaunched(Message):
     """The command runs."""
 
@@ -197,7 +197,7 @@ class JobLaunched(Message):
     launched: Launched
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobFailed(Message):
     """The command could not be started; *limit* names one that was the cause."""
 
@@ -208,7 +208,7 @@ class JobFailed(Message):
     limit: Word | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobLost(Message):
     """The job ran, or may have, and nobody can say how it ended."""
 
@@ -217,7 +217,7 @@ class JobLost(Message):
     why: Text
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutputGrown(Message):
     """The streams have these ends now; many moves may be told as one."""
 
@@ -227,7 +227,7 @@ class OutputGrown(Message):
     stderr: Offset
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutputDropped(Message):
     """Bytes *offset* up to *stop* were not kept; comes before `OutputGrown`."""
 
@@ -238,7 +238,7 @@ class OutputDropped(Message):
     stop: Offset
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutputHeldUp(Message):
     """Why the job's output is not taken now; None: it is again."""
 
@@ -247,7 +247,7 @@ class OutputHeldUp(Message):
     why: Text | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TreeUnkillable(Message):
     """Which processes of the job the kernel does not end; None: they are gone."""
 
@@ -256,7 +256,7 @@ class TreeUnkillable(Message):
     why: Text | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobUsage:
     """What one job uses."""
 
@@ -264,7 +264,7 @@ class JobUsage:
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobsMeasured(Message):
     """What was asked for by `MeasureJobs`; a job that has ended is left out."""
 
@@ -273,7 +273,7 @@ class JobsMeasured(Message):
     jobs: Annotated[tuple[JobUsage, ...], AtMost(MAX_KEPT)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobGone(Message):
     """The job's directory is no more, or could not be removed because of *error*."""
 
@@ -282,7 +282,7 @@ class JobGone(Message):
     error: Text | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobSealed(Message):
     """The exit record of the job has its digests, or has not because of *error*."""
 
@@ -291,7 +291,7 @@ class JobSealed(Message):
     error: Text | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobExited(Message):
     """The job is over, its exit record written, its spools complete."""
 
@@ -300,7 +300,7 @@ class JobExited(Message):
     record: ExitRecord
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reload(Message):
     """The configuration has changed, or the files that it names."""
 
@@ -308,7 +308,7 @@ class Reload(Message):
     config: Config
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Probe(Message):
     """Asks whether the server's loop turns; answered by `Alive`.
 
@@ -320,14 +320,14 @@ class Probe(Message):
     open_files: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Leave(Message):
     """Say goodbye to clients, and exit; jobs go on without this server."""
 
     type = "leave"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Shutdown(Message):
     """End all jobs, say goodbye to clients, and exit."""
 

@@ -1,10 +1,11 @@
 """The messages of protocol.md, one class each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, ClassVar, Final
 
 from teleworkerd.protocol.errors import InvalidRequest
+from teleworkerd.protocol.records import record
 from teleworkerd.protocol.types import (
     MAX_LABELS,
     AtMost,
@@ -40,21 +41,21 @@ JobRef = Annotated[str, AtMost(64)]
 Signal = Annotated[int, Between(1, 64)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Message:
     """What one frame holds; `type` is its name on the wire."""
 
     type: ClassVar[str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request(Message):
     """Something the client asks; `id` is its own and free again once answered."""
 
     id: RequestId
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Response(Message):
     """Something the server says about the request with this `id`."""
 
@@ -64,7 +65,7 @@ class Response(Message):
 # Both ways
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ping(Message):
     """Asks for a `Pong` with the same number."""
 
@@ -72,7 +73,7 @@ class Ping(Message):
     number: Annotated[int, Between(0, (1 << 32) - 1)] = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pong(Message):
     """Answers a `Ping`."""
 
@@ -83,7 +84,7 @@ class Pong(Message):
 # From the client
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ClientHello(Message):
     """Chooses a version; the first message of the client."""
 
@@ -92,7 +93,7 @@ class ClientHello(Message):
     agent: Word = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunRequest(Request):
     """Starts a job, once for each `request_id` of an owner."""
 
@@ -105,7 +106,7 @@ class RunRequest(Request):
             raise InvalidRequest("request_id is empty; give a new UUID for each job")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StatusRequest(Request):
     """Asks for one job in full."""
 
@@ -113,7 +114,7 @@ class StatusRequest(Request):
     job: JobRef
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WaitRequest(Request):
     """Like status, but answered when the job has ended."""
 
@@ -121,7 +122,7 @@ class WaitRequest(Request):
     job: JobRef
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListRequest(Request):
     """Asks for a page of the caller's jobs, newest first.
 
@@ -141,7 +142,7 @@ class ListRequest(Request):
     owner: Word | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KillRequest(Request):
     """Sends a signal: SIGKILL to the whole tree, others as `tree` says."""
 
@@ -151,7 +152,7 @@ class KillRequest(Request):
     tree: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StopRequest(Request):
     """SIGTERM to the tree, then SIGKILL after `grace` seconds (None: never)."""
 
@@ -167,7 +168,7 @@ class StopRequest(Request):
             )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RemoveRequest(Request):
     """Removes a job that has ended, with its output."""
 
@@ -175,7 +176,7 @@ class RemoveRequest(Request):
     job: JobRef
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutputRequest(Request):
     """Subscribes to a stream from `offset` on.
 
@@ -195,7 +196,7 @@ class OutputRequest(Request):
     times: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InterleaveRequest(Request):
     """Subscribes to both streams, from these offsets, in the order of their bytes."""
 
@@ -210,7 +211,7 @@ class InterleaveRequest(Request):
     times: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TopRequest(Request):
     """Asks what jobs use, again and again: each `interval` seconds, `count` times.
 
@@ -233,14 +234,14 @@ class TopRequest(Request):
             )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InfoRequest(Request):
     """Asks about the server."""
 
     type = "info"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Credit(Message):
     """Lets the server send so many bytes more on an output request."""
 
@@ -249,7 +250,7 @@ class Credit(Message):
     bytes: Credits
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cancel(Message):
     """Asks the server to end a request early; it still answers it."""
 

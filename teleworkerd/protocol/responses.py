@@ -1,7 +1,7 @@
 """What the server of protocol.md sends, one class each message."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated
 
 from teleworkerd.protocol.errors import Details
@@ -19,6 +19,7 @@ from teleworkerd.protocol.messages import (
     RequestId,
     Response,
 )
+from teleworkerd.protocol.records import record
 from teleworkerd.protocol.types import (
     AtMost,
     Between,
@@ -32,7 +33,7 @@ from teleworkerd.protocol.types import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ConnectionLimits:
     """What the server takes at most on this connection."""
 
@@ -42,7 +43,7 @@ class ConnectionLimits:
     max_requests: Annotated[int, Between(1, MAX_REQUESTS)] = MAX_REQUESTS
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ServerHello(Message):
     """The first message on a connection.
 
@@ -57,7 +58,7 @@ class ServerHello(Message):
     time: Nanoseconds | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Goaway(Message):
     """The server closes the connection; other than at an error, come again."""
 
@@ -65,7 +66,7 @@ class Goaway(Message):
     message: Text
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ErrorResponse(Message):
     """A request was refused or, with `id` None, the whole connection."""
 
@@ -76,7 +77,7 @@ class ErrorResponse(Message):
     details: Annotated[Details, AtMost(16)] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunResponse(Response):
     """The job runs, or has run; `created` is false for a repeated request id.
 
@@ -91,7 +92,7 @@ class RunResponse(Response):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StatusResponse(Response):
     """One job in full: answers status and wait."""
 
@@ -99,7 +100,7 @@ class StatusResponse(Response):
     status: JobStatus
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListResponse(Response):
     """A page of jobs; `more` means that another page follows."""
 
@@ -108,7 +109,7 @@ class ListResponse(Response):
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DoneResponse(Response):
     """Kill and stop were passed on, or the job had ended; or it was removed."""
 
@@ -117,7 +118,7 @@ class DoneResponse(Response):
     already_ended: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutputResponse(Response):
     """The subscription stands; chunks follow, and at last one `OutputEnd`.
 
@@ -129,7 +130,7 @@ class OutputResponse(Response):
     offset: Offset
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InterleaveResponse(Response):
     """What `OutputResponse` is, for both streams; at last comes `InterleaveEnd`."""
 
@@ -139,7 +140,7 @@ class InterleaveResponse(Response):
     stderr: Offset
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutputChunk(Response):
     """A run of output bytes; `offset` is that of the first.
 
@@ -153,7 +154,7 @@ class OutputChunk(Response):
     times: Annotated[tuple[Offset, ...], AtMost(2 * MAX_TIMES)] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutputGap(Response):
     """Bytes `offset` up to `stop` were dropped; costs no credit."""
 
@@ -163,7 +164,7 @@ class OutputGap(Response):
     stream: Stream | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutputEnd(Response):
     """The last message of an output request.
 
@@ -178,7 +179,7 @@ class OutputEnd(Response):
     status: JobStatus | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InterleaveEnd(Response):
     """What `OutputEnd` is, for both streams."""
 
@@ -189,7 +190,7 @@ class InterleaveEnd(Response):
     status: JobStatus | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UsageSample(Response):
     """What jobs used up to the time `at`; `more` of the same sample may follow.
 
@@ -202,7 +203,7 @@ class UsageSample(Response):
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TopEnd(Response):
     """The last message of a top request: `count` is reached, or it was cancelled.
 
@@ -212,7 +213,7 @@ class TopEnd(Response):
     type = "sampled"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InfoResponse(Response):
     """What the server says about itself, and of its keeper, which restarts it.
 

@@ -1,7 +1,6 @@
 """Which messages each side sends, and what may answer a request."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from teleworkerd.protocol.errors import RequestError
@@ -25,6 +24,7 @@ from teleworkerd.protocol.messages import (
     TopRequest,
     WaitRequest,
 )
+from teleworkerd.protocol.records import record
 from teleworkerd.protocol.responses import (
     DoneResponse,
     ErrorResponse,
@@ -45,7 +45,7 @@ from teleworkerd.protocol.responses import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rejected(Message):
     """A request that was well formed but asks for what cannot be; never sent."""
 

@@ -3,11 +3,12 @@
 import math
 import re
 from collections.abc import Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Annotated, Final
 
 from teleworkerd.protocol.errors import InvalidRequest
+from teleworkerd.protocol.records import record
 
 
 MIB: Final = 1 << 20
@@ -31,14 +32,14 @@ _LABEL_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,62}")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")  # has no UTF-8
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AtMost:
     """A bound on the wire: a length for text, bytes and lists."""
 
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Between:
     """A bound on the wire: the least and the greatest number."""
 
@@ -68,7 +69,7 @@ class OnFull(StrEnum):
     KILL = "kill"  # the job is ended
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Chunk:
     """A run of output bytes and the offset of the first in its stream.
 
@@ -87,7 +88,7 @@ class Chunk:
         return self.offset + len(self.data)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Gap:
     """Bytes *offset* up to *stop* of a stream, which were dropped."""
 
@@ -178,7 +179,7 @@ def _show(string: bytes) -> str:
     return shown if len(string) <= 64 else f"{shown}…"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """What a job may use at most; None means no limit.
 
@@ -216,7 +217,7 @@ class Limits:
         return {name: value for name, value in values.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobSpec:
     """What was asked for; never changes.
 
@@ -332,7 +333,7 @@ class JobSpec:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LaunchFailure:
     """Why a command could not be started: the stage, the errno, a sentence."""
 
@@ -341,7 +342,7 @@ class LaunchFailure:
     message: Text
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Usage:
     """What a job really used; None where the host cannot tell.
 
@@ -359,7 +360,7 @@ class Usage:
     memory_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StreamStatus:
     """How much of a stream there is: offsets `first_offset` up to `end`.
 
@@ -374,7 +375,7 @@ class StreamStatus:
     dropped: Offset = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobStatus:
     """One job in full, at one moment.
 
