@@ -24,6 +24,7 @@ if os.fork() == 0:
 print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 BURN: Final = 3.0  # seconds
+TRIES: Final = 5
 BURNER: Final = f"""
 import time
 end, begin = time.monotonic() + {BURN}, time.process_time()
@@ -152,12 +153,16 @@ def test_cpu_10_against_90(host: CgroupDriver, job_id: str) -> None:
 
 def test_cap_of_cpu(host: CgroupDriver, job_id: str) -> None:
     """Half a processor is that, though more is free."""
-    job = host.create(job_id, Limits(cpus=0.5))
+    shares: list[float] = []
 
-    with running(job, *run_python(BURNER)) as process:
-        used = float(process.communicate()[0])
+    # Other tests run beside this one, and may leave less than half.
+    while not shares or (max(shares) <= 0.9 and len(shares) < TRIES):
+        job = host.create(job_id, Limits(cpus=0.5))
 
-    assert 0.9 < used / (BURN / 2) < 1.1, used
+        with running(job, *run_python(BURNER)) as process:
+            shares.append(float(process.communicate()[0]) / (BURN / 2))
+
+    assert 0.9 < max(shares) < 1.1, shares
 
 
 def test_bound_of_processes(host: CgroupDriver, job_id: str) -> None:

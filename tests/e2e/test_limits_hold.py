@@ -26,6 +26,7 @@ print(done.returncode)
 PIDS: Final = 300
 RUNS: Final = 50 if PATIENCE == 1 else 5  # times ten
 BURN: Final = 4.0  # seconds
+TRIES: Final = 4
 BURNER: Final = f"""
 import time
 end, begin = time.monotonic() + {BURN}, time.process_time()
@@ -110,11 +111,14 @@ def test_kill_is_no_lack_of_memory(alice: Twctl) -> None:
 @pytest.mark.slow
 def test_cap_of_cpu(alice: Twctl, python: str) -> None:
     """With --cpus 0.5 a job gets half of a processor, though more is free."""
-    job = alice.run("--cpus", "0.5", python, "-c", BURNER)
+    shares: list[float] = []
 
-    used = float(alice.output(job))
+    # Other tests run beside this one, and may leave less than half.
+    while not shares or (max(shares) <= 0.9 and len(shares) < TRIES):
+        job = alice.run("--cpus", "0.5", python, "-c", BURNER)
+        shares.append(float(alice.output(job)) / (BURN / 2))
 
-    assert 0.9 < used / (BURN / 2) < 1.1, used
+    assert 0.9 < max(shares) < 1.1, shares
 
 
 def test_bound_of_processes(alice: Twctl) -> None:

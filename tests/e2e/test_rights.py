@@ -63,7 +63,8 @@ def test_started_but_not_followed(
     """A job that was started, and cannot be followed, is named: it goes on."""
     daemon = start_daemon(config="[clients]\nfollowers = 1\n")
     alice = Twctl(daemon, certs.of("alice"))
-    done = alice("run", "-f", "true")
+    # Both outputs are asked for while it runs.
+    done = alice("run", "-f", "sleep", "2")
     (job,) = alice("list", "-a", "-o", "json").json
 
     assert done.code == 125

@@ -1,6 +1,5 @@
 """Shows samples of what jobs use: as JSON, as tables, or live on a terminal."""
 
-import asyncio
 import sys
 from contextlib import aclosing
 
@@ -49,7 +48,7 @@ async def _print(
                 continue
 
             _print_sample(sample, request, form, is_next=shown > 0)
-            await asyncio.to_thread(sys.stdout.flush)
+            sys.stdout.flush()
             shown += 1
 
             if shown == count:
