@@ -57,8 +57,10 @@ class V1Job(TrackedJob):
         return super().pids() | self._limited_pids()
 
     def kill(self) -> None:
-        self._let_die()
+        self._lift_quota()
         super().kill()
+        # Not before: a shell that cannot fork exits, and nobody would know by what.
+        self._forbid_forks()
         send(self._limited_pids(), signal.SIGKILL)
         self._driver.release(self.pids())
 
@@ -69,11 +71,12 @@ class V1Job(TrackedJob):
         gone = [groupfs.remove(group) for group in self._own.values()]
         return super().remove() and all(gone)
 
-    def _let_die(self) -> None:
-        """Have it fork no more, and not wait for its share of time to die."""
+    def _forbid_forks(self) -> None:
         if (pids := self._own.get("pids")) is not None:
             groupfs.write_if_there(pids / PIDS_FILE, "0")
 
+    def _lift_quota(self) -> None:
+        """Have it not wait for its share of time to die."""
         if (cpu := self._own.get("cpu")) is not None:
             # Parents first: a group cannot have more than the one above it.
             for group in reversed(groupfs.descend(cpu)):

@@ -221,6 +221,18 @@ def test_kill(host: CgroupDriver, job_id: str, program: str) -> None:
     assert host.leftover(job_id) is None
 
 
+def test_kill_of_who_always_forks(host: CgroupDriver, job_id: str) -> None:
+    """A shell that forks all the time is killed, and does not exit by itself."""
+    for number in range(30):
+        job = host.create(f"{job_id}-{number}", Limits(cpus=1), defaults=Limits(pids=9))
+        loop = "echo lit; while :; do /bin/true; done"
+
+        with running(job, "sh", "-c", loop) as process:
+            read_line(process)
+            job.kill()
+            assert process.wait(60) == -9
+
+
 def test_fork_bomb_beside_others(host: CgroupDriver, job_id: str) -> None:
     """With a bound on processes a fork bomb leaves others their pace."""
     other = host.create(job_id, Limits(cpu=100))
