@@ -147,6 +147,8 @@ def _read_line(fields: Sequence[bytes]) -> Mounted:
 
 def _is_hidden(mounted: Mounted, others: Sequence[Mounted]) -> bool:
     """Whether another covers it, or one on its parent or on one above that."""
+    # A root that the kernel unpacked itself is mounted on itself, and covers nothing.
+    others = [other for other in others if other.id != other.parent]
     by_id = {other.id: other for other in others}
     place: Mounted | None = mounted
 

@@ -39,6 +39,19 @@ def test_mounts_that_are_made_read_only() -> None:
     }
 
 
+def test_root_that_the_kernel_unpacked() -> None:
+    """A root that is mounted on itself hides nothing of what is mounted in it."""
+    table = rb"""
+1 1 0:2 / / rw - rootfs rootfs rw
+2 1 0:22 / /sys rw - sysfs sysfs rw
+3 2 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
+""".strip()
+
+    points = {mounted.point for mounted in read_mounts(table)}
+
+    assert points == {b"/sys", b"/sys/fs/cgroup"}
+
+
 def test_mounts_that_are_not_touched() -> None:
     """/proc itself stays writable, and what is mounted on demand is not asked for."""
     steps = read_only(read_mounts(TABLE), own_processes=False)
