@@ -106,6 +106,11 @@ class V2Driver(CgroupDriver):
         return {**self._lacks, "io": self._lacks["io"] or self._why_no_weights()}
 
     def prepare(self) -> None:
+        if not self._base.is_root:
+            # Whoever has limited groups below must itself be empty, and before: the
+            # kernel would take it for a group of threads.
+            self._move_out()
+
         top = self._top()
         groupfs.make(top, exist_ok=True)
         wanted = {name for limit, name in CONTROLLERS.items() if not self._lacks[limit]}
@@ -169,17 +174,7 @@ class V2Driver(CgroupDriver):
         """Let the groups below *group* have *controller*; raises `CgroupError`."""
         file = group / ENABLED
 
-        if controller in groupfs.read(file).split():
-            return
-
-        try:
-            groupfs.write(file, f"+{controller}")
-        except CgroupError:
-            if group != self._base.path or self._base.is_root:
-                raise
-
-            # Whoever has limited groups below must itself be empty.
-            self._move_out()
+        if controller not in groupfs.read(file).split():
             groupfs.write(file, f"+{controller}")
 
     def _move_out(self) -> None:

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import Final
 
 from teleworkerd.cgroups import JobCgroup
+from tests.e2e.waiting import PATIENCE
 
 
-DEADLINE: Final = 20.0  # seconds; what it bounds takes milliseconds on an idle host
+DEADLINE: Final = 20.0 * PATIENCE  # seconds; what it bounds takes milliseconds
 
 FAMILY: Final = """
 import os, signal

@@ -25,6 +25,7 @@ print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 BURN: Final = 3.0  # seconds
 TRIES: Final = 5
+BOUND: Final = 100  # processes of a bomb
 BURNER: Final = f"""
 import time
 end, begin = time.monotonic() + {BURN}, time.process_time()
@@ -236,13 +237,13 @@ def test_kill_of_who_always_forks(host: CgroupDriver, job_id: str) -> None:
 def test_fork_bomb_beside_others(host: CgroupDriver, job_id: str) -> None:
     """With a bound on processes a fork bomb leaves others their pace."""
     other = host.create(job_id, Limits(cpu=100))
-    bomb = host.create(f"{job_id}-bomb", Limits(cpu=1), defaults=Limits(pids=200))
+    bomb = host.create(f"{job_id}-bomb", Limits(cpu=1), defaults=Limits(pids=BOUND))
 
     with running(other, *run_python(PACER)) as pacer:
         before = pace(pacer)
 
         with running(bomb, *run_python(BOMB)):
-            eventually(lambda: len(bomb.pids()) == 200, what="the bomb")
+            eventually(lambda: len(bomb.pids()) == BOUND, what="the bomb")
             after = pace(pacer)
 
     assert after > before / 4, (before, after)

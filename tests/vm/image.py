@@ -13,7 +13,16 @@ from tests.vm import contents
 from tests.vm.cpio import Archive
 
 
-DIRECTORIES: Final = ("/proc", "/sys", "/dev", "/tmp", "/run", "/root", "/var/tmp")
+DIRECTORIES: Final = (
+    "/proc",
+    "/sys",
+    "/dev",
+    "/tmp",
+    "/run",
+    "/root",
+    "/var/lib",
+    "/var/tmp",
+)
 PLAN: Final = "/etc/teleworker-vm.json"
 MODULES: Final = "/lib/teleworker-vm"
 DRIVERS: Final = ("virtio_pci", "virtio_blk", "bfq")
