@@ -11,7 +11,7 @@ from typing import Final, cast
 from teleworkerd.execution import JobIdentity
 from teleworkerd.jobdir import JobDirectory, is_job_name
 from teleworkerd.keeper.messages import Launch
-from teleworkerd.protocol.codec import load_record, pack
+from teleworkerd.protocol.codec import dump_record, load_record
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.fields import dump
 from teleworkerd.protocol.types import JobSpec, JobState, JobStatus
@@ -33,7 +33,7 @@ def spec_digest(spec: JobSpec) -> bytes:
         if not fields[name]:
             del fields[name]
 
-    return hashlib.sha256(pack(fields)).digest()
+    return hashlib.sha256(dump_record(fields)).digest()
 
 
 def new_record(

@@ -75,7 +75,7 @@ def unpack(frame: bytes | memoryview) -> dict[str, object]:
 
 
 def dump_record(record: object) -> bytes:
-    """Return a dataclass as the bytes of one msgpack map."""
+    """Return a dataclass, or its fields by name, as the bytes of one msgpack map."""
     body: bytes = msgpack.packb(dump(record))
     return body
 

@@ -52,6 +52,29 @@ def keep(jobs_dir: Path, order: Launch, *, name: str | None = None) -> JobDirect
     return directory
 
 
+@pytest.mark.parametrize(
+    ("spec", "digest"),
+    [
+        (JobSpec((b"true",)), "6fba85aa9416ca12e8c61895"),
+        (
+            JobSpec(
+                (b"x", b"y"),
+                env={b"A": b"b"},
+                limits=Limits(mem=64, cpu=5),
+                name="n",
+                timeout=3.0,
+                merge=True,
+            ),
+            "e1c64e6eceb7028699254a9a",
+        ),
+    ],
+)
+def test_digest_of_earlier_servers(spec: JobSpec, digest: str) -> None:
+    """A request that an earlier server carried out is known again by a later one."""
+    assert spec_digest(spec).hex().startswith(digest)
+    assert spec_digest(replace(spec, strict_limits=True)) != spec_digest(spec)
+
+
 def test_new() -> None:
     """A record says all that was asked for, and nothing that is not known yet."""
     order = order_of(1)
