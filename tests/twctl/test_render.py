@@ -1,6 +1,7 @@
 """What `twctl` prints."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -120,6 +121,23 @@ def test_escape() -> None:
     text = "a\x1b[31m\né\u202e\udcff\x7f"
 
     assert escape(text) == r"a\x1b[31m\né\u202e\xff\x7f"
+
+
+def test_bars() -> None:
+    """On request there are bars of what a running job uses of its limits."""
+    job = replace(
+        make_status(state=JobState.RUNNING),
+        applied=Limits(mem=64, pids=20),
+        usage=Usage(memory_bytes=32 << 20, processes=5),
+    )
+    bars = [line for line in status_text(job, bars=True).splitlines() if "[" in line]
+
+    assert bars == [
+        "memory:      [##########----------] 50% of 64.0 MiB",
+        "processes:   [#####---------------] 25% of 20",
+    ]
+    assert "[#" not in status_text(job)
+    assert "[#" not in status_text(replace(job, state=JobState.FINISHED), bars=True)
 
 
 def test_status_text() -> None:
