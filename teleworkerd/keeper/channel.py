@@ -1,10 +1,12 @@
 """One end of the socket pair between server and keeper."""
 
 import asyncio
+import contextlib
 import logging
+import os
 import socket
 from collections.abc import Callable
-from typing import Self, cast
+from typing import Final, Self, cast
 
 from teleworkerd.protocol.codec import Registry, decode, encode
 from teleworkerd.protocol.errors import RemoteProtocolError
@@ -14,6 +16,8 @@ from teleworkerd.protocol.messages import Message
 
 log = logging.getLogger(__name__)
 
+_READ: Final = 64 << 10  # bytes
+
 
 class Channel(asyncio.Protocol):
     """Sends messages, and hands on those that come in, in order.
@@ -22,7 +26,8 @@ class Channel(asyncio.Protocol):
     up after `is_congested` was true, *closed* once, at the end, whoever ended
     it. What is sent is never dropped: the sender looks at `is_congested` and
     holds back what can wait, or waits for `drained`. With *only_while_read* nothing is
-    taken in from a peer that does not take what it is sent.
+    taken in from a peer that does not take what it is sent. What the peer had sent
+    before its end is handed on all the same, on asyncio's own loop.
     """
 
     def __init__(
@@ -116,6 +121,22 @@ class Channel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end; called by the loop."""
         log.debug("the channel is closed: %s", exc)
+
+        if exc is not None:
+            self._hear_last_words()
+
         self._transport = None
         self._drained.set()
         self._closed()
+
+    def _hear_last_words(self) -> None:
+        """Take in what has come and was not read.
+
+        The loop gives up reading when a write fails, as it does once the peer was
+        killed; but what that had ordered, it has been thanked for.
+        """
+        sock = cast("asyncio.Transport", self._transport).get_extra_info("socket")
+
+        with contextlib.suppress(OSError):
+            while data := os.read(sock.fileno(), _READ):
+                self.data_received(data)
