@@ -19,8 +19,9 @@ class FrameDecoder:
 
     Bytes come in by `feed`, or are read into what `get_buffer` returns and
     counted by `received`. *max_size* may be changed at any time; it holds for
-    the frames whose length has not been read yet. Memory stays below one frame,
-    and what was last fed or asked for. `count` is how many frames were given out.
+    the frames whose length has not been read yet. Memory stays below one frame
+    and the most that was fed or asked for at once. `count` is how many frames were
+    given out.
     """
 
     def __init__(self, max_size: int = MAX_FRAME) -> None:
