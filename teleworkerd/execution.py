@@ -7,6 +7,7 @@ from typing import Annotated
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.types import (
     AtMost,
+    InputEndReason,
     LaunchFailure,
     Limits,
     Nanoseconds,
@@ -74,6 +75,20 @@ class Launched:
     not_applied: Annotated[Mapping[Word, Text], AtMost(16)] = field(
         default_factory=dict
     )
+
+
+@dataclass(frozen=True, slots=True)
+class InputFacts:
+    """Who sends to a job's stdin, and how many bytes it has taken.
+
+    `turn` counts the senders; it is 0 before the first. `ended` says why no more is
+    taken.
+    """
+
+    turn: Offset = 0
+    sender: Word = ""
+    offset: Offset = 0
+    ended: InputEndReason | None = None
 
 
 @dataclass(frozen=True, slots=True)

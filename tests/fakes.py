@@ -26,6 +26,7 @@ from teleworkerd.protocol.types import (
     Limits,
     Reason,
     Stream,
+    TerminalSize,
     Usage,
 )
 from teleworkerd.settings import DaemonConfig, OutputConfig
@@ -77,6 +78,21 @@ class FakeExecution:
     ) -> None:
         """Note the stop."""
         self.calls.append(("stop", grace, reason))
+        self.asked.set()
+
+    def take_input(self, turn: int, sender: str, *, by: Caller | None = None) -> None:
+        """Note the turn."""
+        self.calls.append(("take", turn, sender))
+        self.asked.set()
+
+    def write_input(self, turn: int, data: bytes, *, eof: bool) -> None:
+        """Note the bytes."""
+        self.calls.append(("write", turn, data, eof))
+        self.asked.set()
+
+    def resize(self, size: TerminalSize) -> None:
+        """Note the size."""
+        self.calls.append(("resize", size))
         self.asked.set()
 
 

@@ -40,10 +40,11 @@ if TYPE_CHECKING:
         Unavailable,
         UnsupportedVersion,
     )
-    from teleworkerd.protocol.responses import InfoResponse
+    from teleworkerd.protocol.responses import InfoResponse, JobNews
     from teleworkerd.protocol.types import (
         Chunk,
         Gap,
+        InputEndReason,
         JobState,
         JobStatus,
         LaunchFailure,
@@ -53,10 +54,13 @@ if TYPE_CHECKING:
         Role,
         Stream,
         StreamStatus,
+        TerminalSize,
         Usage,
     )
     from twctl.client import Client, RemoteJob, connect
+    from twctl.input import InputEnded, JobInput
     from twctl.moments import Moment
+    from twctl.news import News
     from twctl.profile import Profile, ProfileError
     from twctl.reading import OutputDropped, Reading
     from twctl.rejection import AccessWithdrawn, ConnectionRejected
@@ -75,8 +79,12 @@ __all__ = [
     "DigestMismatch",
     "Gap",
     "InfoResponse",
+    "InputEndReason",
+    "InputEnded",
     "InternalError",
     "InvalidRequest",
+    "JobInput",
+    "JobNews",
     "JobNotEnded",
     "JobNotFound",
     "JobRemoved",
@@ -89,6 +97,7 @@ __all__ = [
     "Limits",
     "Moment",
     "NameTaken",
+    "News",
     "NoSpace",
     "OffsetOutOfRange",
     "OnFull",
@@ -108,6 +117,7 @@ __all__ = [
     "Stream",
     "StreamStatus",
     "TeleworkerError",
+    "TerminalSize",
     "TooMany",
     "Unavailable",
     "UnsupportedVersion",
@@ -118,16 +128,19 @@ __all__ = [
 # The command line imports this package too; asyncio would cost it 50 ms.
 _MODULES: Final[dict[str, tuple[str, ...]]] = {
     "twctl.client": ("Client", "RemoteJob", "connect"),
+    "twctl.input": ("InputEnded", "JobInput"),
     "twctl.moments": ("Moment",),
+    "twctl.news": ("News",),
     "twctl.profile": ("Profile", "ProfileError"),
     "twctl.reading": ("OutputDropped", "Reading"),
     "twctl.rejection": ("AccessWithdrawn", "ConnectionRejected"),
     "twctl.sampling": ("JobUse", "Sample"),
     "twctl.verify": ("DigestMismatch",),
-    "teleworkerd.protocol.responses": ("InfoResponse",),
+    "teleworkerd.protocol.responses": ("InfoResponse", "JobNews"),
     "teleworkerd.protocol.types": (
         "Chunk",
         "Gap",
+        "InputEndReason",
         "JobState",
         "JobStatus",
         "LaunchFailure",
@@ -137,6 +150,7 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "Role",
         "Stream",
         "StreamStatus",
+        "TerminalSize",
         "Usage",
     ),
 }

@@ -10,12 +10,14 @@ from typing import Final, Self
 
 from teleworkerd.protocol.messages import (
     MAX_PAGE,
+    EventsRequest,
     InfoRequest,
     InterleaveRequest,
     KillRequest,
     ListRequest,
     OutputRequest,
     RemoveRequest,
+    ResizeRequest,
     RunRequest,
     StatusRequest,
     StopRequest,
@@ -37,13 +39,17 @@ from teleworkerd.protocol.types import (
     JobStatus,
     OnFull,
     Stream,
+    TerminalSize,
 )
+from twctl.input import JobInput
 from twctl.link import Link
 from twctl.moments import Moment, nanoseconds
+from twctl.news import News
 from twctl.profile import Profile, Settings, load_profile
 from twctl.reading import Reading
 from twctl.sampling import Rates, Sample
 from twctl.spec import Argument, build_spec
+from twctl.streams import follow_news, watch_use
 
 
 SIGKILL: Final = 9
@@ -134,6 +140,19 @@ class RemoteJob:
         None waits for ever. Returns False when the job had ended already.
         """
         request = StopRequest(0, self._ref or self.id, grace)
+        return not (await self._link.ask(request, DoneResponse)).already_ended
+
+    async def input(self) -> JobInput:
+        """Return its stdin, to send to it in an `async with` block.
+
+        The job must have been started with *stdin* or a terminal. Whoever sent to it
+        before is told that another one does now.
+        """
+        return JobInput(self._link, await self.resolve())
+
+    async def resize(self, columns: int, rows: int) -> bool:
+        """Say how large its terminal is now; return False when it had ended."""
+        request = ResizeRequest(0, self._ref or self.id, TerminalSize(columns, rows))
         return not (await self._link.ask(request, DoneResponse)).already_ended
 
     async def remove(self) -> None:
@@ -279,6 +298,9 @@ class Client:
         output_limit: int | None = None,
         on_full: OnFull | str | None = None,
         user: str | None = None,
+        stdin: bool = False,
+        tty: TerminalSize | None = None,
+        wait_all: bool = False,
         request_id: str | None = None,
     ) -> RemoteJob:
         """Start a command, without a shell, and return its job.
@@ -289,7 +311,9 @@ class Client:
         A limit that the server's machine cannot apply is in `JobStatus.not_applied`;
         with *strict_limits* it is a `LimitRejected`. With *merge* stderr goes
         into stdout. *user* is one of the server's accounts that `info` says are
-        granted, instead of the first of them.
+        granted, instead of the first of them. With *stdin* it reads what
+        `RemoteJob.input` sends, else nothing; with *tty* its stdin, stdout and stderr
+        are a terminal. With *wait_all* it goes on until nothing that it started runs.
         A lost connection never starts it twice; to be as safe across calls,
         give the same *request_id* again. Raises `LaunchFailed`,
         `LimitRejected`, `NameTaken`, `PermissionDenied`, `TooMany` and other
@@ -312,6 +336,9 @@ class Client:
             output_limit=output_limit,
             on_full=on_full,
             user=user,
+            stdin=stdin,
+            tty=tty,
+            wait_all=wait_all,
         )
         return await self.start(spec, request_id=request_id)
 
@@ -387,10 +414,25 @@ class Client:
         rates = Rates()
 
         async with aclosing(
-            self._link.watch(replace(request, jobs=tuple(ids)))
+            watch_use(self._link, replace(request, jobs=tuple(ids)))
         ) as samples:
             async for at, statuses in samples:
                 yield rates.sample(at, statuses)
+
+    async def events(
+        self, *, since: int = 0, follow: bool = True, owner: str | None = None
+    ) -> AsyncGenerator[News, None]:
+        """Yield what has become of jobs after the number *since*, in order, each once.
+
+        With *follow* it goes on, over lost connections and restarts of the server too;
+        without, it ends at what there is now. `News.upto` is what to give as *since* to
+        go on later. *owner* is as with `list`.
+        """
+        request = EventsRequest(0, since, follow, owner)
+
+        async with aclosing(follow_news(self._link, request)) as news:
+            async for each in news:
+                yield each
 
     async def info(self) -> InfoResponse:
         """Return what the server says about itself."""

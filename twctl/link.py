@@ -3,8 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from teleworkerd.protocol.errors import (
@@ -20,10 +19,8 @@ from teleworkerd.protocol.messages import (
     Request,
     Response,
     RunRequest,
-    TopRequest,
     WaitRequest,
 )
-from teleworkerd.protocol.types import Chunk, Gap, JobStatus
 from twctl.credentials import read_credentials
 from twctl.opening import open_session
 from twctl.outage import STABLE_AFTER, Outage, Patience, patience
@@ -31,7 +28,6 @@ from twctl.place import Place
 from twctl.profile import Profile
 from twctl.rejection import AccessWithdrawn, ConnectionRejected, asked_pause
 from twctl.session import Session
-from twctl.subscription import FIRST_WINDOW, WINDOW, Opened, OutputQuery
 from twctl.tls import HANGING_UP, client_context
 
 
@@ -55,7 +51,8 @@ class Link:
     *retry_for* bounds an outage, as in `patience`. *notice* is called once for
     each, with a sentence. A link that is lost again and again is one outage, and
     is used as long as anything gets through. *warn* is called, once there is a
-    session, with a sentence for each certificate of ours that ends soon.
+    session, with a sentence for each certificate of ours that ends soon. `places` are
+    those of all who read output: who gives up is told how to go on.
     """
 
     def __init__(
@@ -74,7 +71,7 @@ class Link:
         self._session: Session | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._outage: Outage | None = None
-        self._places: list[Place] = []
+        self.places: list[Place] = []
 
     @property
     def is_up(self) -> bool:
@@ -134,7 +131,7 @@ class Link:
         Raises `RequestError`, or `ConnectionClosed` when the outage lasts too long.
         """
         while True:
-            session = await self._present(request)
+            session = await self.present(request)
 
             try:
                 received = await session.ask(request, response)
@@ -145,7 +142,7 @@ class Link:
                     raise
 
                 if isinstance(request, WaitRequest):
-                    self._heard()  # silence is what a wait hears
+                    self.heard()  # silence is what a wait hears
 
                 await self._recover(session, error, request)
             except (Unavailable, TooMany, Cancelled) as error:
@@ -157,122 +154,39 @@ class Link:
 
                 await self._recover(session, error, request)
             except RequestError:
-                self._answered()
+                self.answered()
                 raise
             else:
-                self._answered()
+                self.answered()
                 return received
 
-    async def read(
-        self, request: OutputQuery
-    ) -> AsyncGenerator[Opened | Chunk | Gap | JobStatus, None]:
-        """Yield what *request* asks for, each byte once and in order.
-
-        The first item says where that begins, the last is the job's status if the
-        output is complete. Goes on from the next offset after a lost connection. A
-        request that has credit is for no more bytes than that: who has them closes.
-        """
-        place = Place(request, is_bounded=request.credit > 0)
-        place.fill(WINDOW)
-        self._places.append(place)
-
-        try:
-            while not place.is_at_end:
-                session = await self._present(place.request)
-                error: Exception = ConnectionClosed("the server ended the output early")
-
-                try:
-                    async with aclosing(self._read_on(session, place)) as items:
-                        async for item in items:
-                            yield item
-                except ConnectionRejected:
-                    raise
-                except ConnectionClosed as lost:
-                    error = lost
-                except (Unavailable, TooMany) as refused:
-                    if not self._is_unsure:
-                        raise
-
-                    error = refused
-
-                if not place.is_at_end:
-                    await self._recover(session, error, place.request)
-                    # What gets through a bad link is little: better that than nothing.
-                    place.fill(FIRST_WINDOW)
-        finally:
-            self._places.remove(place)
-
-    async def watch(
-        self, request: TopRequest
-    ) -> AsyncGenerator[tuple[int, tuple[JobStatus, ...]], None]:
-        """Yield samples, each when it comes; those of an outage are missed.
-
-        Each is a time of the server's clock (ns) and the jobs.
-        """
-        while True:
-            session = await self._present(request)
-            samples, cancel = await session.watch(request)
-
-            try:
-                while (sample := await samples.next()) is not None:
-                    self._answered()
-                    yield sample
-            except ConnectionRejected:
-                raise
-            except ConnectionClosed as lost:
-                await self._recover(session, lost, request)
-            except (Unavailable, TooMany) as refused:
-                if not self._is_unsure:
-                    raise
-
-                await self._recover(session, refused, request)
-            else:
-                return
-            finally:
-                cancel()
-
-    async def _read_on(
-        self, session: Session, place: Place
-    ) -> AsyncGenerator[Opened | Chunk | Gap | JobStatus, None]:
-        """Yield what comes on *session*, and note the place for another one."""
-        subscription, cancel = await session.subscribe(
-            place.request, refill=not place.is_bounded
-        )
-        self._heard()
-
-        try:
-            if place.begin(subscription.opened):
-                yield subscription.opened
-
-            async with aclosing(subscription.items()) as items:
-                async for item in items:
-                    self._answered()
-                    place.advance(item)
-                    yield item
-        finally:
-            cancel()
-
-        end = subscription.end
-
-        if end is not None:
-            place.is_at_end = end.complete or place.may_end
-
-            if end.complete and end.status is not None:
-                yield end.status
-
-    @property
-    def _is_unsure(self) -> bool:
-        return self._outage is not None and not self._outage.is_answered
-
-    def _heard(self) -> None:
+    def heard(self) -> None:
+        """Note that the server does what it was asked, though nothing came of it."""
         if self._outage is not None:
             self._outage.heard()
 
-    def _answered(self) -> None:
+    def answered(self) -> None:
+        """Note that something came on the present session."""
         if self._outage is not None:
             self._outage.answered()
 
-    async def _present(self, request: Request) -> Session:
+    async def go_on(self, lost: Session, error: Exception, request: Request) -> None:
+        """Return when there is another session than *lost*, or raise *error*.
+
+        It is raised if it says more than that the connection broke, or that the server
+        could not take *request* again so soon.
+        """
+        is_cut = isinstance(error, ConnectionClosed)
+        is_rejected = isinstance(error, ConnectionRejected)
+        is_too_soon = self._is_unsure and isinstance(error, Unavailable | TooMany)
+
+        if is_rejected or not (is_cut or is_too_soon):
+            raise error
+
+        await self._recover(lost, error, request)
+
+    async def present(self, request: Request) -> Session:
+        """Return a session that stands; raises what the attempts to make one do."""
         while self._session is not None and self._context is not None:
             if not self._session.is_closed:
                 return self._session
@@ -285,6 +199,10 @@ class Link:
             await self._recover(self._session, error, request)
 
         raise ConnectionClosed("the client is not connected; use 'async with'")
+
+    @property
+    def _is_unsure(self) -> bool:
+        return self._outage is not None and not self._outage.is_answered
 
     async def _recover(self, lost: Session, error: Exception, request: Request) -> None:
         """Return when there is another session than *lost*, or raise.
@@ -373,7 +291,7 @@ class Link:
             case OutputRequest(job=job) | InterleaveRequest(job=job):
                 commands = {
                     f"'{place.command}'"
-                    for place in self._places
+                    for place in self.places
                     if place.request.job == job and place.has_command
                 }
                 how = " and ".join(sorted(commands)) or "the same command"

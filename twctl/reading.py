@@ -6,6 +6,7 @@ from contextlib import aclosing
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Stream
 from twctl.link import Link
+from twctl.streams import read_output
 from twctl.subscription import Opened, OutputQuery, offsets
 from twctl.verify import Digest
 
@@ -46,7 +47,7 @@ class Reading:
         }
 
         try:
-            async with aclosing(self._link.read(self._request)) as items:
+            async with aclosing(read_output(self._link, self._request)) as items:
                 async for item in items:
                     match item:
                         case Chunk() | Gap():

@@ -22,6 +22,9 @@ from teleworkerd.protocol.errors import (
 from teleworkerd.protocol.messages import (
     Cancel,
     Credit,
+    EventsRequest,
+    InputData,
+    InputRequest,
     Message,
     Ping,
     Request,
@@ -32,17 +35,14 @@ from teleworkerd.protocol.messages import (
 from teleworkerd.protocol.responses import (
     ErrorResponse,
     Goaway,
-    InterleaveEnd,
     InterleaveResponse,
-    OutputChunk,
-    OutputEnd,
-    OutputGap,
     OutputResponse,
     ServerHello,
-    TopEnd,
-    UsageSample,
 )
+from teleworkerd.protocol.roles import PARTIAL
 from twctl.conduct import AGENT, LOST_AFTER, PING_AFTER, is_gone
+from twctl.feed import Feed
+from twctl.news import NewsInbox
 from twctl.rejection import AccessWithdrawn, ConnectionRejected
 from twctl.sampling import Samples
 from twctl.subscription import OutputQuery, Subscription
@@ -159,16 +159,28 @@ class Session(asyncio.BufferedProtocol):
 
     async def watch(self, request: TopRequest) -> tuple[Samples, Callable[[], None]]:
         """Open a top request; return its samples and how to cancel it."""
-        number = await self._acquire()
-        samples = self._subscriptions[number] = Samples()
-
-        try:
-            self._send(replace(request, id=number))
-        except LocalProtocolError:
-            self._release(number)
-            raise
-
+        samples = Samples()
+        number = await self._open(request, samples)
         return samples, lambda: self._cancel(number)
+
+    async def hear(
+        self, request: EventsRequest
+    ) -> tuple[NewsInbox, Callable[[], None]]:
+        """Open an events request; return where news come, and how to cancel it."""
+        inbox = NewsInbox()
+        number = await self._open(request, inbox)
+        return inbox, lambda: self._cancel(number)
+
+    async def feed(self, request: InputRequest) -> tuple[Feed, Callable[[], None]]:
+        """Open an input request; return how to send on it, and how to cancel it."""
+        feed = Feed(
+            send=lambda offset, data, eof: self._send(
+                InputData(number, offset, data, eof)
+            ),
+            room=lambda: self._connection.input_room(number),
+        )
+        number = await self._open(request, feed)
+        return feed, lambda: self._cancel(number)
 
     def now(self) -> int:
         """Return what the server's clock shows, in ns since the epoch.
@@ -255,13 +267,28 @@ class Session(asyncio.BufferedProtocol):
 
     # Inside
 
+    async def _open(self, request: Request, inbox: Inbox) -> int:
+        """Send *request*, for which *inbox* gets all that comes; return its number."""
+        number = await self._acquire()
+        self._subscriptions[number] = inbox
+
+        try:
+            self._send(replace(request, id=number))
+        except LocalProtocolError:
+            self._release(number)
+            raise
+
+        return number
+
     def _accept(self, message: Message) -> None:
         match message:
-            case OutputChunk(number) | OutputGap(number) | UsageSample(number):
-                self._subscriptions[number].put(message)
-            case OutputEnd(number) | InterleaveEnd(number) | TopEnd(number):
-                self._subscriptions[number].put(message)
-                self._release(number)
+            case Response(number) if (inbox := self._subscriptions.get(number)) and (
+                number not in self._responses
+            ):
+                inbox.put(message)
+
+                if not isinstance(message, PARTIAL):
+                    self._release(number)
             case OutputResponse(number) | InterleaveResponse(number):
                 _settle(self._responses.pop(number), message)
             case ErrorResponse(code, text, int(number), details):

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from teleworkerd.protocol.errors import InvalidRequest
-from teleworkerd.protocol.types import JobSpec, Limits, OnFull
+from teleworkerd.protocol.types import JobSpec, Limits, OnFull, TerminalSize
 
 
 Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -28,6 +28,9 @@ def build_spec(  # noqa: PLR0913 - one parameter for each thing a job can be giv
     output_limit: int | None = None,
     on_full: OnFull | str | None = None,
     user: str | None = None,
+    stdin: bool = False,
+    tty: TerminalSize | None = None,
+    wait_all: bool = False,
 ) -> JobSpec:
     """Return the spec; text becomes bytes as the file system has it.
 
@@ -55,4 +58,7 @@ def build_spec(  # noqa: PLR0913 - one parameter for each thing a job can be giv
         on_full=None if on_full is None else OnFull(on_full),
         user=user,
         strict_limits=strict_limits,
+        stdin=stdin,
+        tty=tty,
+        wait_all=wait_all,
     )

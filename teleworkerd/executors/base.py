@@ -6,12 +6,20 @@ from typing import Protocol
 from teleworkerd.execution import (
     Caller,
     ExitRecord,
+    InputFacts,
     JobIdentity,
     Launched,
     Postscript,
 )
 from teleworkerd.protocol.errors import TeleworkerError
-from teleworkerd.protocol.types import JobSpec, LaunchFailure, Reason, Stream, Usage
+from teleworkerd.protocol.types import (
+    JobSpec,
+    LaunchFailure,
+    Reason,
+    Stream,
+    TerminalSize,
+    Usage,
+)
 
 
 class StartUnknown(TeleworkerError):
@@ -42,6 +50,9 @@ class ExecutionSink(Protocol):
     def unkillable(self, why: str | None) -> None:
         """Processes of the job cannot be ended, *why* says which; None: they are."""
 
+    def input_moved(self, facts: InputFacts) -> None:
+        """This is how far its stdin is."""
+
     def exited(self, record: ExitRecord) -> None:
         """The job is over and its spools are complete."""
 
@@ -62,6 +73,18 @@ class Execution(Protocol):
         self, *, grace: float | None, reason: Reason, by: Caller | None = None
     ) -> None:
         """SIGTERM to the tree, SIGKILL after *grace* seconds (None: never)."""
+
+    def take_input(self, turn: int, sender: str, *, by: Caller | None = None) -> None:
+        """Let *sender* send to stdin; what those before have on their way is dropped.
+
+        The sink hears of the *turn* when it begins.
+        """
+
+    def write_input(self, turn: int, data: bytes, *, eof: bool) -> None:
+        """Pass *data* on to stdin, and its end, unless the *turn* is over."""
+
+    def resize(self, size: TerminalSize) -> None:
+        """Change the size of its terminal."""
 
 
 class Executor(Protocol):

@@ -20,6 +20,7 @@ from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import (
     MAX_KEPT,
+    InputMoved,
     JobExited,
     JobFailed,
     JobGone,
@@ -34,21 +35,24 @@ from teleworkerd.keeper.messages import (
     OutputGrown,
     OutputHeldUp,
     RemoveJob,
+    ResizeTerminal,
     SealJob,
     SignalJob,
     StopJob,
+    TakeInput,
     TreeUnkillable,
+    WriteInput,
 )
 from teleworkerd.output.gaps import gaps_of, read_gaps
 from teleworkerd.protocol.errors import TeleworkerError, Unavailable
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import Gap, JobSpec, Reason, Usage
+from teleworkerd.protocol.types import Gap, JobSpec, Reason, TerminalSize, Usage
 
 
 MAX_LAUNCHING: Final = 64  # the keeper launches one by one; the rest waits here
 
 
-News = OutputGrown | OutputDropped | OutputHeldUp | TreeUnkillable
+News = OutputGrown | OutputDropped | OutputHeldUp | TreeUnkillable | InputMoved
 """What is told of a job that runs."""
 
 
@@ -68,6 +72,18 @@ class LocalExecution:
     ) -> None:
         """Have the keeper end the job; it goes on without us."""
         self._channel.send(StopJob(self._job_id, reason, grace, by))
+
+    def take_input(self, turn: int, sender: str, *, by: Caller | None = None) -> None:
+        """Have the keeper begin another turn."""
+        self._channel.send(TakeInput(self._job_id, turn, sender, by))
+
+    def write_input(self, turn: int, data: bytes, *, eof: bool) -> None:
+        """Have the keeper write to stdin."""
+        self._channel.send(WriteInput(self._job_id, turn, data, eof))
+
+    def resize(self, size: TerminalSize) -> None:
+        """Have the keeper change the size."""
+        self._channel.send(ResizeTerminal(self._job_id, size))
 
 
 class LocalExecutor:
@@ -139,6 +155,9 @@ class LocalExecutor:
             sink.output_grown(kept.stdout, kept.stderr)
             sink.output_held_up(kept.held_up)
 
+            if kept.input is not None:
+                sink.input_moved(kept.input)
+
             if kept.unkillable is not None:
                 sink.unkillable(kept.unkillable)
 
@@ -162,6 +181,7 @@ class LocalExecutor:
                 | OutputDropped(job_id)
                 | OutputHeldUp(job_id)
                 | TreeUnkillable(job_id)
+                | InputMoved(job_id)
             ):
                 if sink := self._sinks.get(job_id):
                     _tell(sink, message)
@@ -329,6 +349,8 @@ def _tell(sink: ExecutionSink, message: News) -> None:
             sink.output_held_up(why)
         case TreeUnkillable(why=why):
             sink.unkillable(why)
+        case InputMoved(input=facts):
+            sink.input_moved(facts)
 
 
 def _updated(kept: KeptJob, message: News) -> KeptJob:
@@ -341,3 +363,5 @@ def _updated(kept: KeptJob, message: News) -> KeptJob:
             return replace(kept, held_up=why)
         case TreeUnkillable(why=why):
             return replace(kept, unkillable=why)
+        case InputMoved(input=facts):
+            return replace(kept, input=facts)

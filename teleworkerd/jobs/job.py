@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from teleworkerd.counters import Counters
-from teleworkerd.execution import ExitRecord, JobIdentity, Launched
+from teleworkerd.execution import Caller, ExitRecord, InputFacts, JobIdentity, Launched
 from teleworkerd.executors.base import Execution
 from teleworkerd.jobs.finishing import Findings, Finishing, Seal, known_digests
 from teleworkerd.jobs.state import JobEvent, advance
+from teleworkerd.jobs.stdin import Stdin
 from teleworkerd.output.joboutput import JobOutput, Position
 from teleworkerd.output.subscription import Reading
 from teleworkerd.output.sync import DirectorySync, Syncer, SyncFailed
@@ -37,12 +38,13 @@ log = logging.getLogger(__name__)
 class Means:
     """What every job of a manager works with.
 
-    `changed` is called after each change that is worth storing, and says when it is
-    stored. After a job has exited, `seal` keeps with it what was found out, and
-    `syncer` sees to it that all is on the disk. `counters` get what jobs write, and
-    how they end.
+    `advanced` is called after each change of its state, `changed` after another that is
+    worth storing; that says when it is stored. After a job has exited, `seal` keeps
+    with it what was found out, and `syncer` sees to it that all is on the disk.
+    `counters` get what jobs write, and how they end.
     """
 
+    advanced: Callable[["Job"], None]
     changed: Callable[["Job"], "asyncio.Future[None]"]
     seal: Seal
     syncer: Syncer
@@ -64,6 +66,7 @@ class Job:
         self._held_up: str | None = None
         self._unkillable: str | None = None
         self._ended = asyncio.Event()
+        self.stdin = Stdin(self)
 
         if record.status.state.is_final:
             self._end_output()
@@ -289,12 +292,25 @@ class Job:
 
         self._unkillable = why
 
+    def input_moved(self, facts: InputFacts) -> None:
+        """Note how far its stdin is."""
+        self.stdin.moved(facts)
+
+    def take_input(self, turn: int, sender: str, *, by: Caller | None) -> None:
+        """Have *sender* go on; called by `Stdin`, as what follows."""
+        self.act(lambda execution: execution.take_input(turn, sender, by=by))
+
+    def write_input(self, turn: int, data: bytes, *, eof: bool) -> None:
+        """Pass on what was sent."""
+        self.act(lambda execution: execution.write_input(turn, data, eof=eof))
+
     def exited(self, record: ExitRecord) -> None:
         """Note how the job ended; it is over once that is sealed and on the disk."""
         if self.has_exited:
             return
 
         self.launched(record.launched)
+        self.stdin.end()
 
         if record.stopped:
             # While there was no server, or by one that did not live to note it.
@@ -377,7 +393,8 @@ class Job:
 
     def _apply(self, event: JobEvent, status: JobStatus) -> None:
         """Take over *status*, in the state that follows *event*."""
-        state = advance(self._record.status.state, event)
+        before = self._record.status.state
+        state = advance(before, event)
         # What it was to be is of no use any more: it is, or never will be.
         self._record = replace(
             self._record, status=replace(status, state=state), spec=None
@@ -387,11 +404,15 @@ class Job:
             self._end_output()
             self._means.counters.ends[status.reason or Reason.LOST] += 1
 
-        _ = self._means.changed(self)
+        if state is not before:
+            self._means.advanced(self)
+        else:
+            _ = self._means.changed(self)
 
     def _end_output(self) -> None:
         self._execution = None
         self._postponed.clear()
 
         self._output.end()
+        self.stdin.end()
         self._ended.set()

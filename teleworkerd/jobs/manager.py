@@ -23,6 +23,7 @@ from teleworkerd.jobs.launching import Launches
 from teleworkerd.jobs.records import (
     found_again,
     new_record,
+    news_of,
     show_command,
     spec_digest,
 )
@@ -50,7 +51,7 @@ from teleworkerd.protocol.types import (
     Reason,
 )
 from teleworkerd.spare import Spare
-from teleworkerd.store import JobRecord, JobStore, StoreError
+from teleworkerd.store import EventLog, JobRecord, JobStore, StoreError
 
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class JobManager:
             config.jobs_dir, executor=executor, launches=self._launches, now=now
         )
         self._means = Means(
+            advanced=self._advanced,
             changed=self._changed,
             seal=self._seal,
             syncer=self._syncer,
@@ -105,6 +107,11 @@ class JobManager:
     def config(self) -> Config:
         """What is used for what begins now."""
         return self._config
+
+    @property
+    def events(self) -> EventLog:
+        """What has become of jobs."""
+        return self._store.events
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs)
@@ -120,6 +127,7 @@ class JobManager:
 
         for record in records:
             if self._succession.was_removed(record):
+                self._store.note(news_of(record.status, self._now(), removed=True))
                 _ = self._store.remove_soon(record.status.id)
             else:
                 self._take_over(record, circumstances)
@@ -161,6 +169,7 @@ class JobManager:
         if job is None:
             self._check_new(spec, owner)
             job = self._create(spec, owner=owner, request_id=request_id)
+            self._advanced(job)
             self._launches.begin(job, spec, by=by)
 
         return await self._launches.started(job), known is None
@@ -346,6 +355,8 @@ class JobManager:
         self._jobs.forget(job)
         log.info("job %s of %s was removed", job.id, job.owner)
 
+        self._store.note(news_of(job.facts, self._now(), removed=True))
+
         try:
             await self._store.remove(job.id)
         except StoreError as error:
@@ -393,6 +404,10 @@ class JobManager:
         self._jobs.add(job)
         self._bounds.note(job)
         return job
+
+    def _advanced(self, job: Job) -> None:
+        self._store.note(news_of(job.facts, self._now()))
+        _ = self._changed(job)
 
     def _changed(self, job: Job) -> asyncio.Future[None]:
         self._bounds.note(job)

@@ -14,6 +14,7 @@ from teleworkerd.keeper.messages import Launch
 from teleworkerd.protocol.codec import dump_record, load_record
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.fields import dump
+from teleworkerd.protocol.responses import JobNews
 from teleworkerd.protocol.types import JobSpec, JobState, JobStatus
 from teleworkerd.store import JobRecord
 
@@ -21,7 +22,12 @@ from teleworkerd.store import JobRecord
 log = logging.getLogger(__name__)
 
 _LOGGED: Final = 200  # characters of a command
-_LATER: Final = ("strict_limits",)  # fields of a spec that not all specs had
+_LATER: Final = (
+    "strict_limits",
+    "stdin",
+    "tty",
+    "wait_all",
+)  # fields of a spec that not all specs had
 
 
 def spec_digest(spec: JobSpec) -> bytes:
@@ -30,8 +36,8 @@ def spec_digest(spec: JobSpec) -> bytes:
 
     # A digest that was made before there was such a field holds as ever.
     for name in _LATER:
-        if not fields[name]:
-            del fields[name]
+        if not fields.get(name):
+            fields.pop(name, None)
 
     return hashlib.sha256(dump_record(fields)).digest()
 
@@ -57,8 +63,26 @@ def new_record(
         merge=spec.merge,
         output_limit=spec.output_limit,
         on_full=spec.on_full,
+        stdin=spec.stdin,
+        tty=spec.tty is not None,
+        wait_all=spec.wait_all,
     )
     return JobRecord(job.request_id, spec_digest(spec), status, spec)
+
+
+def news_of(status: JobStatus, at: int, *, removed: bool = False) -> JobNews:
+    """Return what is to be told of a job, but for its number."""
+    return JobNews(
+        number=0,
+        at=at,
+        job=status.id,
+        owner=status.owner,
+        state=status.state,
+        name=status.name,
+        reason=status.reason,
+        exit_code=status.exit_code,
+        removed=removed,
+    )
 
 
 def show_command(command: tuple[bytes, ...]) -> str:

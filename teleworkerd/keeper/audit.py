@@ -21,6 +21,7 @@ from teleworkerd.keeper.messages import (
     RemoveJob,
     SignalJob,
     StopJob,
+    TakeInput,
 )
 from teleworkerd.protocol.types import LaunchFailure, Reason
 from teleworkerd.spare import Spare
@@ -125,6 +126,10 @@ class AuditLog:
             reason=order.reason,
             grace=order.grace,
         )
+
+    def took_input(self, order: TakeInput, owner: str) -> None:
+        """Note that somebody is about to send to a job's stdin; not what."""
+        self.write("input", by=order.by, job=order.job, owner=owner)
 
     def removed(self, order: RemoveJob) -> None:
         """Note that a job is about to be removed."""

@@ -17,7 +17,17 @@ KILL_TIMEOUT: Final = 10.0  # seconds; what outlives it hangs in the kernel
 RETRY: Final = 1.0  # seconds between two tries to kill what hangs
 REMOVE_TIMEOUT: Final = 5.0  # seconds; the last task of a group is slow to leave
 
+_UNHURRIED: Final = 0.5  # seconds between two looks at a tree that may last for days
 _SHOWN: Final = 5  # processes of those that hang
+
+
+async def tree_ended(cgroup: SpareCgroup, *, unless: Callable[[], bool]) -> None:
+    """Wait until nothing of the job lives, or until *unless* says to wait no more."""
+    for pause in _pauses(most=_UNHURRIED):
+        if unless() or not _may_live(cgroup):
+            return
+
+        await asyncio.sleep(pause)
 
 
 async def end_tree(
@@ -138,9 +148,9 @@ def _may_live(cgroup: JobCgroup) -> bool:
         return True
 
 
-def _pauses() -> Iterator[float]:
+def _pauses(*, most: float = 0.05) -> Iterator[float]:
     pause = 0.001
 
     while True:
         yield pause
-        pause = min(2 * pause, 0.05)
+        pause = min(2 * pause, most)

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from teleworkerd.ceilings import timeout_of
 from teleworkerd.config import Config
-from teleworkerd.execution import ExitRecord, Launched, LossRecord
+from teleworkerd.execution import ExitRecord, InputFacts, Launched, LossRecord
 from teleworkerd.failpoints import failpoint
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.ending import (
@@ -20,14 +20,21 @@ from teleworkerd.keeper.ending import (
     RETRY,
     end_tree,
     remove_groups,
+    tree_ended,
     who_hangs,
 )
 from teleworkerd.keeper.exits import End, exit_record, write_exit
 from teleworkerd.keeper.main_process import MainProcess
-from teleworkerd.keeper.messages import KeptJob, Launch, TreeUnkillable
+from teleworkerd.keeper.messages import (
+    InputMoved,
+    KeptJob,
+    Launch,
+    TreeUnkillable,
+)
 from teleworkerd.keeper.quota import Bound, Shortage
 from teleworkerd.keeper.spools import Spools
 from teleworkerd.keeper.start import Means, Start, Started
+from teleworkerd.keeper.stdio import InputOrder
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.types import Reason, Usage
 
@@ -84,6 +91,8 @@ class RunningJob:
         self._is_stopped = False  # or about to be, by somebody
         self._killed = False
         self._is_buried = False
+        self._waits_for_all = False  # that the main process has left running
+        self._told_input: InputFacts | None = None
         self._unkillable: str | None = None  # the processes that are
         self._told_unkillable: str | None = None
         self._postponed: list[Callable[[], None]] = []
@@ -97,6 +106,11 @@ class RunningJob:
 
         return self._started.process.pid
 
+    @property
+    def _input(self) -> InputFacts | None:
+        """Who sends to it and how far that is; None if nobody can."""
+        return None if self._started is None else self._started.stdio.input_facts
+
     def introduce(self) -> KeptJob | None:
         """Return what a new server is told, and begin its news.
 
@@ -108,6 +122,7 @@ class RunningJob:
         spools = self._started.spools
         spools.forget_news()
         self._told_unkillable = self._unkillable
+        self._told_input = self._input
         return KeptJob(
             self.id,
             self._started.launched,
@@ -115,6 +130,7 @@ class RunningJob:
             held_up=spools.why_held_up,
             stopping=self._is_stopped,
             unkillable=self._unkillable,
+            input=self._input,
         )
 
     def news(self) -> Iterator[Message]:
@@ -122,6 +138,10 @@ class RunningJob:
         if self._told_unkillable != self._unkillable:
             self._told_unkillable = self._unkillable
             yield TreeUnkillable(self.id, self._unkillable)
+
+        if (facts := self._input) is not None and facts != self._told_input:
+            self._told_input = facts
+            yield InputMoved(self.id, facts)
 
         if self._started is not None:
             yield from self._started.spools.news()
@@ -141,9 +161,10 @@ class RunningJob:
         """
         self._started = started = await self._start.run()
         self._stack.callback(started.spools.close)
+        self._stack.callback(started.stdio.close)
         self._main = MainProcess(self.id, started.process.pid)
         self._stack.callback(self._main.close)
-        started.spools.launched()
+        started.stdio.launched()
 
         if self._timeout is not None:
             self._later(self._timeout, self._time_out)
@@ -166,6 +187,14 @@ class RunningJob:
             ended_at = time.time_ns()
             failpoint("main-exited")
             self._watcher.forget_child(process.pid)
+
+            if self.order.spec.wait_all:
+                self._waits_for_all = True
+                await tree_ended(cgroup, unless=lambda: self._killed)
+                self._waits_for_all = False
+                ended_at = time.time_ns()
+
+            self._started.stdio.end_input()
             self._cancel_timers()
             self._stack.callback(self._cancel_timers)
             await end_tree(
@@ -232,7 +261,7 @@ class RunningJob:
             self._postponed.append(lambda: self.stop(grace=grace, reason=reason))
             return
 
-        if self.pid is None:
+        if self.pid is None and not self._waits_for_all:
             # All that it may still wait for is room for its last output.
             self._started.spools.give_up(*Bound)
 
@@ -244,6 +273,17 @@ class RunningJob:
 
         if grace is not None:
             self._later(grace, self._kill)
+
+    def pass_input(self, order: InputOrder) -> None:
+        """Have *order* carried out; raises `RemoteProtocolError` for too much."""
+        if self._started is None:
+            self._postponed.append(lambda: self.pass_input(order))
+        else:
+            self._started.stdio.carry_out(order)
+
+    def input_changed(self) -> None:
+        """Pass on that there is news; called by the input."""
+        self._watcher.job_changed(self)
 
     def output_changed(self) -> None:
         """Pass on that there is news; called by the spools."""
@@ -310,7 +350,9 @@ class RunningJob:
 
     def _end_by(self, reason: Reason) -> None:
         # Who comes first has ended it; one that has ended by itself did so.
-        if self._ended_by is None and self.pid is not None:
+        is_over = self.pid is None and not self._waits_for_all
+
+        if self._ended_by is None and not is_over:
             self._ended_by = reason
 
     def _kill(self) -> None:

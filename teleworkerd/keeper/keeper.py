@@ -42,14 +42,18 @@ from teleworkerd.keeper.messages import (
     Ready,
     Reloaded,
     RemoveJob,
+    ResizeTerminal,
     SealJob,
     SignalJob,
     StopJob,
+    TakeInput,
     Welcome,
+    WriteInput,
 )
 from teleworkerd.keeper.orphans import Orphans
 from teleworkerd.keeper.quota import Quota
 from teleworkerd.keeper.start import Means
+from teleworkerd.keeper.stdio import InputOrder
 from teleworkerd.privilege_drop import ServerAccount
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.types import Reason
@@ -245,6 +249,8 @@ class Keeper:
                 self._launch(message)
             case SignalJob() | StopJob():
                 self._order(message)
+            case TakeInput() | WriteInput() | ResizeTerminal():
+                self._pass_input(message)
             case SealJob(job_id):
                 self._tell(JobSealed(job_id, self._ended.seal(message)))
             case RemoveJob(job_id):
@@ -285,6 +291,13 @@ class Keeper:
             case StopJob(reason=reason, grace=grace):
                 self.audit.stopped(order, job.owner)
                 job.stop(grace=grace, reason=reason)
+
+    def _pass_input(self, order: InputOrder) -> None:
+        if (job := self._jobs.get(order.job)) is not None:
+            if isinstance(order, TakeInput):
+                self.audit.took_input(order, job.owner)
+
+            job.pass_input(order)
 
     def _launch(self, order: Launch) -> None:
         try:

@@ -2,11 +2,13 @@
 
 import asyncio
 import errno
+import fcntl
 import os
 import resource
 import signal
 import stat
 import subprocess
+import termios
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -39,8 +41,8 @@ _SHOWN: Final = 256  # characters of a name that a message repeats
 class LaunchPlan:
     """Everything a launch needs, so that only system calls are left to do.
 
-    *procs* are open `cgroup.procs`, *stdout* and *stderr* the write ends of the
-    job's pipes; the caller closes them all.
+    *procs* are open `cgroup.procs`; *stdin*, *stdout* and *stderr* the job's own, a
+    terminal if *has_terminal*. The caller closes them all.
     *account* is the job's own, which `change_account` says has to be changed to.
     *open_files* is the limit of descriptors that the job gets, soft and hard,
     *privileges* what it is left with, *namespaces* what it has of its own.
@@ -51,8 +53,10 @@ class LaunchPlan:
     account: Account
     change_account: bool
     procs: Sequence[int]
+    stdin: int
     stdout: int
     stderr: int
+    has_terminal: bool
     open_files: tuple[int, int]
     privileges: Privileges
     namespaces: Namespaces | None
@@ -74,6 +78,10 @@ class LaunchHook:
         try:
             for fd in self._plan.procs:
                 os.write(fd, b"0")  # "0" is whoever writes
+
+            if self._plan.has_terminal:
+                # Already descriptor 0; so that Ctrl-C and hanging up mean something.
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
             stage = LaunchStage.ISOLATION
 
@@ -114,8 +122,8 @@ class LaunchHook:
             account = self._plan.account
 
             # Or the job could not open /dev/stdout: a pipe, too, has an owner.
-            for fd in (self._plan.stdout, self._plan.stderr):
-                if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            for fd in range(3):
+                if self._plan.has_terminal or stat.S_ISFIFO(os.fstat(fd).st_mode):
                     os.fchown(fd, account.uid, account.gid)
 
             os.setgroups(account.groups)
@@ -168,7 +176,7 @@ async def launch(plan: LaunchPlan) -> asyncio.subprocess.Process:
         with pid_namespaces().for_next_fork() if own_pids else nullcontext():
             return await asyncio.create_subprocess_exec(
                 *plan.spec.command,
-                stdin=subprocess.DEVNULL,
+                stdin=plan.stdin,
                 stdout=plan.stdout,
                 stderr=plan.stderr,
                 env=plan.env,

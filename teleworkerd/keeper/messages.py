@@ -11,13 +11,14 @@ from teleworkerd.config import Config
 from teleworkerd.execution import (
     Caller,
     ExitRecord,
+    InputFacts,
     JobIdentity,
     Launched,
     Postscript,
 )
 from teleworkerd.privilege_drop import ServerAccount
 from teleworkerd.protocol.codec import registry
-from teleworkerd.protocol.messages import MAX_GRACE, Message, Signal
+from teleworkerd.protocol.messages import MAX_GRACE, MAX_INPUT, Message, Signal
 from teleworkerd.protocol.records import record
 from teleworkerd.protocol.types import (
     AtMost,
@@ -28,6 +29,7 @@ from teleworkerd.protocol.types import (
     Offset,
     Reason,
     Stream,
+    TerminalSize,
     Text,
     Usage,
     Word,
@@ -90,6 +92,40 @@ class RemoveJob(Message):
 
 
 @record
+class TakeInput(Message):
+    """Let *sender* send to the job's stdin; told by `InputMoved` of this *turn*.
+
+    What those before it have sent and the job has not taken is thrown away.
+    """
+
+    type = "take_input"
+    job: Word
+    turn: Offset
+    sender: Word
+    by: Caller | None = None
+
+
+@record
+class WriteInput(Message):
+    """Bytes for the job's stdin, and perhaps its end; nothing if the turn is over."""
+
+    type = "write_input"
+    job: Word
+    turn: Offset
+    data: Annotated[bytes, AtMost(MAX_INPUT)] = b""
+    eof: bool = False
+
+
+@record
+class ResizeTerminal(Message):
+    """Change the size of the job's terminal."""
+
+    type = "resize"
+    job: Word
+    size: TerminalSize
+
+
+@record
 class MeasureJobs(Message):
     """Asks what these jobs use now; answered by `JobsMeasured` with this number."""
 
@@ -146,7 +182,7 @@ class KeptJob:
     """A job that runs: its facts, the ends of its streams, why it is held up.
 
     Or `unkillable`, as in `JobStatus`. Its gaps stand in its directory. `stopping`
-    says that it is to be over.
+    says that it is to be over. `input` is there if it takes any.
     """
 
     job: Word
@@ -156,6 +192,7 @@ class KeptJob:
     held_up: Text | None = None
     stopping: bool = False
     unkillable: Text | None = None
+    input: InputFacts | None = None
 
 
 @record
@@ -257,6 +294,15 @@ class TreeUnkillable(Message):
 
 
 @record
+class InputMoved(Message):
+    """The job has taken more of what it was sent, or another may send, or nobody."""
+
+    type = "input_moved"
+    job: Word
+    input: InputFacts
+
+
+@record
 class JobUsage:
     """What one job uses."""
 
@@ -341,6 +387,9 @@ FROM_SERVER: Final = registry(
         StopJob,
         SealJob,
         RemoveJob,
+        TakeInput,
+        WriteInput,
+        ResizeTerminal,
         MeasureJobs,
         Noted,
         Ready,
@@ -359,6 +408,7 @@ FROM_KEEPER: Final = registry(
         OutputDropped,
         OutputHeldUp,
         TreeUnkillable,
+        InputMoved,
         JobsMeasured,
         JobGone,
         JobSealed,

@@ -74,8 +74,8 @@ class Spools:
             books = Books(self._index, self._gaps, share, spare.null)
 
             for stream in Stream:
-                if spec.merge and stream is Stream.STDERR:
-                    # The job's stderr is the pipe of its stdout.
+                if spec.is_merged and stream is Stream.STDERR:
+                    # The job's stderr is the pipe, or terminal, of its stdout.
                     os.close(open_new(directory.spool(stream)))
                     continue
 

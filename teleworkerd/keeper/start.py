@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from teleworkerd.ceilings import defaults_of
 from teleworkerd.cgroups.base import CgroupDriver, CgroupError, UnsupportedLimit
@@ -39,6 +39,7 @@ from teleworkerd.keeper.messages import Launch
 from teleworkerd.keeper.privileges import privileges_of
 from teleworkerd.keeper.quota import Quota, limit_of
 from teleworkerd.keeper.spools import Spools, SpoolsWatcher
+from teleworkerd.keeper.stdio import Stdio
 from teleworkerd.protocol.codec import dump_record
 from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage
 from teleworkerd.reserve import Reserve
@@ -80,10 +81,18 @@ class Started:
     process: asyncio.subprocess.Process
     cgroup: SpareCgroup
     spools: Spools
+    stdio: Stdio
+
+
+class StartWatcher(SpoolsWatcher, Protocol):
+    """Who hears of a job's output, and of its input."""
+
+    def input_changed(self) -> None:
+        """There is something new in `JobInput.facts`."""
 
 
 class Start:
-    """Starts the job of *order* as *user*; *watcher* hears of its output.
+    """Starts the job of *order* as *user*; *watcher* hears of its output and input.
 
     Without root it runs as who we are.
     """
@@ -95,7 +104,7 @@ class Start:
         user: str,
         config: Config,
         means: Means,
-        watcher: SpoolsWatcher,
+        watcher: StartWatcher,
     ) -> None:
         self._id = order.job.id
         self._order = order
@@ -107,6 +116,7 @@ class Start:
         self._is_ours = False
         self._has_run = False
         self._spools: Spools | None = None
+        self._stdio: Stdio | None = None
         self._cgroup: SpareCgroup | None = None
 
     async def run(self) -> Started:
@@ -127,8 +137,9 @@ class Start:
     async def _run(self) -> Started:
         self._make_directory()
         self._spools = spools = self._open_spools()
+        self._stdio = stdio = self._open_stdio(spools)
         account = self._find_account()
-        process, cgroup = await self._launch(account, spools)
+        process, cgroup = await self._launch(account, stdio)
         self._has_run = True
         failpoint("forked")
         launched = Launched(
@@ -146,7 +157,7 @@ class Start:
             log.error("job %s: its launch is not recorded: %s", self._id, error)
 
         failpoint("launch-recorded")
-        return Started(launched, process, cgroup, spools)
+        return Started(launched, process, cgroup, spools, stdio)
 
     def _unexpected(self, error: Exception) -> LaunchError | LaunchLost:
         if self._has_run:
@@ -157,6 +168,9 @@ class Start:
         )
 
     async def _abandon(self, error: LaunchError | LaunchLost) -> None:
+        if self._stdio is not None:
+            self._stdio.close()
+
         if self._spools is not None:
             self._spools.close()
 
@@ -220,6 +234,14 @@ class Start:
         except OSError as error:
             raise _unkept(error) from error
 
+    def _open_stdio(self, spools: Spools) -> Stdio:
+        try:
+            return Stdio(
+                self._order.spec, spools, input_changed=self._watcher.input_changed
+            )
+        except OSError as error:
+            raise _unmade(error) from error
+
     def _find_account(self) -> Account:
         if os.geteuid() != 0:
             return own_account()
@@ -229,24 +251,23 @@ class Start:
             return find_account(self._user)
 
     async def _launch(
-        self, account: Account, spools: Spools
+        self, account: Account, stdio: Stdio
     ) -> tuple[asyncio.subprocess.Process, SpareCgroup]:
         try:
-            return await self._launch_once(account, spools)
+            return await self._launch_once(account, stdio)
         except LaunchError as error:
             if error.failure.errno != errno.ENODEV or self._cgroup is None:
                 raise
 
             # Another daemon that ended just then took the common group with it.
             await remove_groups(self._cgroup)
-            return await self._launch_once(account, spools)
+            return await self._launch_once(account, stdio)
 
     async def _launch_once(
-        self, account: Account, spools: Spools
+        self, account: Account, stdio: Stdio
     ) -> tuple[asyncio.subprocess.Process, SpareCgroup]:
         spec = self._order.spec
         cgroup, procs = self._make_cgroup(spec)
-        stdout, stderr = spools.write_ends
 
         try:
             failpoint("groups-made")
@@ -260,8 +281,10 @@ class Start:
                 account=account,
                 change_account=is_root,
                 procs=procs,
-                stdout=stdout,
-                stderr=stderr,
+                stdin=stdio.stdin,
+                stdout=stdio.stdout,
+                stderr=stdio.stderr,
+                has_terminal=stdio.has_terminal,
                 open_files=self._means.open_files,
                 privileges=privileges_of(account.uid, namespaces, is_root=is_root),
                 namespaces=namespaces,
@@ -291,11 +314,19 @@ class Start:
 
 
 def _unkept(error: OSError) -> LaunchError:
+    return _failed(error, "the job's output cannot be kept")
+
+
+def _unmade(error: OSError) -> LaunchError:
+    return _failed(error, "the job's stdin or terminal cannot be made")
+
+
+def _failed(error: OSError, what: str) -> LaunchError:
     number = error.errno or errno.EIO
     why = os.strerror(number)
 
     if (lack := lack_of(error)) is not None:
         why = f"{lack}; try again later"
 
-    message = f"the job's output cannot be kept: {why}"
+    message = f"{what}: {why}"
     return LaunchError(LaunchFailure(LaunchStage.SPOOL, number, message))

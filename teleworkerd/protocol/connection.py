@@ -33,6 +33,7 @@ from teleworkerd.protocol.messages import (
     Cancel,
     ClientHello,
     Credit,
+    InputData,
     InterleaveRequest,
     Message,
     OutputRequest,
@@ -229,6 +230,10 @@ class ServerConnection(Connection):
                 self._requests.begin(message, most=MAX_REQUESTS)
             case Credit(request_id, amount):
                 self._add_credit(request_id, amount)
+            case InputData(request_id):
+                # It may cross the end of its request as well.
+                if self._requests.find(request_id) is not None:
+                    self._requests.send_input(message)
             case ClientHello():
                 raise RemoteProtocolError("a second hello")
             case _:
@@ -280,6 +285,11 @@ class ClientConnection(Connection):
         self.limits = ConnectionLimits()
         self._agent = agent
 
+    def input_room(self, request_id: int) -> int:
+        """Return how many bytes may be sent on an input request now."""
+        held = self._requests.find(request_id)
+        return 0 if held is None or held.window is None else held.window.room
+
     def _refuse(self, error: RemoteProtocolError | RequestError) -> None:
         """Say nothing: protocol.md, "Closing", has no such word for a client."""
 
@@ -328,6 +338,9 @@ class ClientConnection(Connection):
                 self._need(request_id)
             case Credit(request_id, amount):
                 self._add_credit(request_id, amount)
+            case InputData(request_id):
+                self._need(request_id)
+                self._requests.send_input(message)
             case _:
                 pass
 

@@ -4,7 +4,11 @@ import operator
 from dataclasses import dataclass, field
 
 from teleworkerd.protocol.errors import ProtocolError
+from teleworkerd.protocol.inputs import InputWindow
 from teleworkerd.protocol.messages import (
+    EventsRequest,
+    InputData,
+    InputRequest,
     InterleaveRequest,
     Message,
     OutputRequest,
@@ -13,15 +17,19 @@ from teleworkerd.protocol.messages import (
 )
 from teleworkerd.protocol.responses import (
     ErrorResponse,
+    EventsEnd,
+    EventsResponse,
+    InputEnd,
+    InputResponse,
+    InputTaken,
     InterleaveEnd,
     InterleaveResponse,
     OutputChunk,
     OutputEnd,
     OutputGap,
     OutputResponse,
-    UsageSample,
 )
-from teleworkerd.protocol.roles import RESPONSES, Rejected
+from teleworkerd.protocol.roles import PARTIAL, RESPONSES, Rejected
 from teleworkerd.protocol.types import MAX_OFFSET, Stream
 
 
@@ -31,7 +39,8 @@ class InFlight:
 
     Of one that reads output, `credit` is how many bytes may be sent now,
     `offsets` where the next chunk of each stream begins, and `may_skip` whether it
-    may begin later than it was asked to.
+    may begin later than it was asked to. Of one that sends input, `window` is how
+    far it has come, and of one for events `upto` the last that was told.
     """
 
     request: type[Message]
@@ -39,6 +48,8 @@ class InFlight:
     credit: int = 0
     may_skip: bool = False
     is_open: bool = False
+    window: InputWindow | None = None
+    upto: int = 0
 
     @property
     def reads_output(self) -> bool:
@@ -78,8 +89,22 @@ class Ledger:
             in_flight.offsets = _asked(request)
             in_flight.credit = request.credit
             in_flight.may_skip = request.since is not None
+        elif isinstance(request, InputRequest):
+            in_flight.window = InputWindow()
+        elif isinstance(request, EventsRequest):
+            in_flight.upto = request.since
 
         self._requests[request.id] = in_flight
+
+    def send_input(self, data: InputData) -> None:
+        """Take *data* for a request in flight into account."""
+        held = self._requests[data.id]
+
+        if held.window is None:
+            raise self._asking(f"{data.type} for a {held.request.type} request")
+
+        if (fault := held.window.send(data)) is not None:
+            raise self._asking(f"{data.type} for request {data.id} {fault}")
 
     def answer(self, response: Response | ErrorResponse, request_id: int) -> None:
         """Take *response* into account; a final one ends its request."""
@@ -94,20 +119,56 @@ class Ledger:
             )
 
         match response:
+            case InputResponse() | InputTaken() | InputEnd():
+                self._move_input(response, held)
+            case EventsResponse() | EventsEnd():
+                self._move_news(response, held)
+            case _ if held.reads_output:
+                self._read(response, held)
+            case _:
+                pass
+
+        if not isinstance(response, PARTIAL):
+            del self._requests[request_id]
+
+    def _read(self, response: Message, held: InFlight) -> None:
+        match response:
             case OutputResponse() | InterleaveResponse():
                 self._open(response, held)
             case OutputChunk():
                 self._advance(response, held, response.offset + len(response.data))
             case OutputGap():
                 self._advance(response, held, response.stop)
-            case UsageSample():
-                pass  # another one follows, or the end
             case OutputEnd() | InterleaveEnd():
                 self._check_open(response, held, is_open=True)
                 self._check_offsets(response, held)
-                del self._requests[request_id]
             case _:
-                del self._requests[request_id]
+                pass
+
+    def _move_input(
+        self, response: InputResponse | InputTaken | InputEnd, held: InFlight
+    ) -> None:
+        window = held.window or InputWindow()
+
+        if isinstance(response, InputResponse):
+            fault = window.open(response.offset)
+        else:
+            fault = window.take(response)
+
+        if fault is not None:
+            raise self._answering(f"{response.type} for request {response.id} {fault}")
+
+    def _move_news(self, response: EventsResponse | EventsEnd, held: InFlight) -> None:
+        news = response.news if isinstance(response, EventsResponse) else ()
+        numbers = [held.upto, *(each.number for each in news)]
+        is_in_order = all(map(operator.lt, numbers, numbers[1:]))
+
+        if not is_in_order or response.upto < numbers[-1]:
+            raise self._answering(
+                f"{response.type} for request {response.id} with numbers out of order"
+            )
+
+        held.upto = response.upto
 
     def _open(
         self, response: OutputResponse | InterleaveResponse, held: InFlight

@@ -15,6 +15,7 @@ from teleworkerd.protocol.types import (
     Nanoseconds,
     Offset,
     Stream,
+    TerminalSize,
     Word,
 )
 
@@ -34,6 +35,7 @@ MAX_GRACE: Final = 30 * 86_400.0  # seconds
 MIN_INTERVAL: Final = 0.1  # seconds between two samples
 MAX_INTERVAL: Final = 3600.0
 MAX_WATCHED: Final = 64  # jobs that a request names
+MAX_INPUT: Final = 256 << 10  # bytes sent that the job has not taken
 
 RequestId = Annotated[int, Between(0, (1 << 32) - 1)]
 Credits = Annotated[int, Between(0, MAX_CREDIT)]
@@ -235,6 +237,46 @@ class TopRequest(Request):
 
 
 @record
+class InputRequest(Request):
+    """Begins to send to a job's stdin, in place of whoever did so before.
+
+    `sender` is made by the client, and new for each run of bytes. With `resume` it
+    goes on as the same sender, unless another one has taken its place.
+    """
+
+    type = "input"
+    job: JobRef
+    sender: Word
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.sender:
+            raise InvalidRequest("sender is empty; give a new UUID for each input")
+
+
+@record
+class ResizeRequest(Request):
+    """Tells a job how large its terminal is now."""
+
+    type = "resize"
+    job: JobRef
+    size: TerminalSize
+
+
+@record
+class EventsRequest(Request):
+    """Asks for what has become of jobs: the news after number `since`.
+
+    Without `follow` up to now. `owner` as in `ListRequest`.
+    """
+
+    type = "events"
+    since: Offset = 0
+    follow: bool = False
+    owner: Word | None = None
+
+
+@record
 class InfoRequest(Request):
     """Asks about the server."""
 
@@ -248,6 +290,20 @@ class Credit(Message):
     type = "credit"
     id: RequestId
     bytes: Credits
+
+
+@record
+class InputData(Message):
+    """Bytes for a job's stdin; `offset` is that of the first, `eof` their end.
+
+    No more than `MAX_INPUT` beyond what the job is known to have taken.
+    """
+
+    type = "input_data"
+    id: RequestId
+    offset: Offset
+    data: Annotated[bytes, AtMost(MAX_INPUT)] = b""
+    eof: bool = False
 
 
 @record

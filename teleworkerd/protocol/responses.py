@@ -23,9 +23,12 @@ from teleworkerd.protocol.records import record
 from teleworkerd.protocol.types import (
     AtMost,
     Between,
+    InputEndReason,
+    JobState,
     JobStatus,
     Nanoseconds,
     Offset,
+    Reason,
     Role,
     Stream,
     Text,
@@ -211,6 +214,76 @@ class TopEnd(Response):
     """
 
     type = "sampled"
+
+
+@record
+class InputResponse(Response):
+    """The caller's bytes are taken now; the first is to have this `offset`."""
+
+    type = "input_opened"
+    job: JobRef
+    offset: Offset
+
+
+@record
+class InputTaken(Response):
+    """The job's stdin has got all bytes before `offset`."""
+
+    type = "taken"
+    offset: Offset
+
+
+@record
+class InputEnd(Response):
+    """The last message of an input request: why, and how much the job's stdin got.
+
+    It may come in place of `InputResponse`. Of a job that has ended nobody may know
+    the `offset` any more; then it is 0.
+    """
+
+    type = "input_end"
+    offset: Offset
+    reason: InputEndReason
+
+
+@record
+class JobNews:
+    """What has become of a job: `number` only ever grows.
+
+    Of one that was `removed` the state is its last.
+    """
+
+    number: Offset
+    at: Nanoseconds
+    job: Word
+    owner: Word
+    state: JobState
+    name: Word | None = None
+    reason: Reason | None = None
+    exit_code: int | None = None
+    removed: bool = False
+
+
+@record
+class EventsResponse(Response):
+    """Some news, in order; there is no other for the caller up to `upto`.
+
+    `missed` says that what came between `since` and the first of them may have been
+    forgotten.
+    """
+
+    type = "news"
+    news: Annotated[tuple[JobNews, ...], AtMost(MAX_PAGE)]
+    upto: Offset
+    missed: bool = False
+
+
+@record
+class EventsEnd(Response):
+    """The last message of an events request: all up to `upto` was told."""
+
+    type = "events_end"
+    upto: Offset
 
 
 @record

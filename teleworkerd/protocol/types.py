@@ -25,6 +25,7 @@ MAX_CPUS: Final = 4096.0
 MAX_PIDS: Final = 1 << 22  # the kernel's PID_MAX_LIMIT
 MAX_TIMEOUT: Final = 10 * 366 * 86_400.0  # seconds
 MAX_OFFSET: Final = (1 << 63) - 1
+MAX_SIDE: Final = (1 << 16) - 1  # columns or rows, as the kernel keeps them
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ACCOUNT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\$?")
@@ -147,6 +148,16 @@ class Role(StrEnum):
     DENY = "deny"  # nothing
 
 
+class InputEndReason(StrEnum):
+    """Why no more is taken of what a client sends to a job's stdin."""
+
+    EOF = "eof"  # it was sent to its end, and the job has been given that
+    CLOSED = "closed"  # the job reads no more
+    ENDED = "ended"  # the job has
+    TAKEN_OVER = "taken_over"  # another client sends now
+    CANCELLED = "cancelled"  # by the client
+
+
 class LaunchStage(StrEnum):
     """Where on its way to the command's first instruction a launch failed."""
 
@@ -218,6 +229,14 @@ class Limits:
 
 
 @record
+class TerminalSize:
+    """How large a terminal is, in characters."""
+
+    columns: Annotated[int, Between(1, MAX_SIDE)] = 80
+    rows: Annotated[int, Between(1, MAX_SIDE)] = 24
+
+
+@record
 class JobSpec:
     """What was asked for; never changes.
 
@@ -228,8 +247,10 @@ class JobSpec:
     kept of both streams together, `on_full` says what happens then; None leaves
     both to the server. `user` is a Unix account that was granted to the owner; None
     is the owner's first. With `strict_limits` the job is not started unless every
-    one of `limits` can be applied. Raises `InvalidRequest` for what no kernel would
-    run.
+    one of `limits` can be applied. With `stdin` clients can send to it; without, it
+    reads nothing. With `tty` all three are a terminal of that size, and what the job
+    writes is its stdout. With `wait_all` the job goes on until nothing that it started
+    runs. Raises `InvalidRequest` for what no kernel would run.
     """
 
     command: Annotated[tuple[Bytes, ...], AtMost(MAX_ARGUMENTS)]
@@ -248,6 +269,9 @@ class JobSpec:
     output_limit: Offset | None = None
     on_full: OnFull | None = None
     user: Word | None = None
+    stdin: bool = False
+    tty: TerminalSize | None = None
+    wait_all: bool = False
 
     def __post_init__(self) -> None:
         if not self.command or not self.command[0]:
@@ -287,6 +311,16 @@ class JobSpec:
                 f"timeout {self.timeout:g} s is out of range;"
                 f" it must be more than 0 and at most {MAX_TIMEOUT:.0f} s"
             )
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether all that the job writes is its stdout."""
+        return self.merge or self.tty is not None
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether clients can send to it."""
+        return self.stdin or self.tty is not None
 
     def _check_labels(self) -> None:
         for key, value in self.labels.items():
@@ -388,7 +422,8 @@ class JobStatus:
     was asked for; `not_applied` says of each that was asked for and is not in force
     why. `unkillable` says which processes the kernel does not end, while the job
     waits for them. `durable` says whether all of it would outlive a power failure:
-    None until it has ended, false for good once the disk refused to say so.
+    None until it has ended, false for good once the disk refused to say so. `stdin`,
+    `tty` and `wait_all` are what was asked for.
     """
 
     id: Word
@@ -426,3 +461,11 @@ class JobStatus:
     lost: Text | None = None
     durable: bool | None = None
     unkillable: Text | None = None
+    stdin: bool = False
+    tty: bool = False
+    wait_all: bool = False
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether clients can send to it, while it runs."""
+        return self.stdin or self.tty

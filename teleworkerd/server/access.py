@@ -23,6 +23,7 @@ class Right(StrEnum):
     SEE = "see"
     END = "end"  # by any signal
     REMOVE = "remove"
+    SEND = "send to"  # which may have it do anything, as its account
 
 
 @dataclass(frozen=True, slots=True)

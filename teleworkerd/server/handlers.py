@@ -16,9 +16,16 @@ from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.keeper.messages import Welcome
 from teleworkerd.output.subscription import Reading
-from teleworkerd.protocol.errors import LimitRejected, PermissionDenied, TooMany
+from teleworkerd.protocol.errors import (
+    InvalidRequest,
+    LimitRejected,
+    PermissionDenied,
+    TooMany,
+)
 from teleworkerd.protocol.messages import (
+    EventsRequest,
     InfoRequest,
+    InputRequest,
     InterleaveRequest,
     KillRequest,
     ListRequest,
@@ -26,6 +33,7 @@ from teleworkerd.protocol.messages import (
     OutputRequest,
     RemoveRequest,
     Request,
+    ResizeRequest,
     RunRequest,
     StatusRequest,
     StopRequest,
@@ -47,6 +55,8 @@ from teleworkerd.protocol.responses import (
 )
 from teleworkerd.protocol.types import Chunk, Gap, Piece, Stream
 from teleworkerd.server.access import Access, Right
+from teleworkerd.server.events import send_news
+from teleworkerd.server.input import receive_input
 from teleworkerd.server.pages import Page
 from teleworkerd.server.session import Session
 from teleworkerd.server.top import top as send_samples
@@ -163,6 +173,13 @@ async def top(service: Service, call: Call, request: TopRequest) -> Message:
     return await send_samples(service.manager, service.access, call.session, request)
 
 
+async def events(service: Service, call: Call, request: EventsRequest) -> Message:
+    """Tell what has become of jobs."""
+    return await send_news(
+        service.manager.events, service.access, call.session, request
+    )
+
+
 async def kill(service: Service, call: Call, request: KillRequest) -> Message:
     """Send a signal to a job."""
     job = _job(service, call, request, Right.END)
@@ -185,6 +202,27 @@ async def stop(service: Service, call: Call, request: StopRequest) -> Message:
     service.manager.stop(job, grace=request.grace, by=call.by)
     await service.manager.launched(job)
     return DoneResponse(call.id, job.id)
+
+
+async def receive(service: Service, call: Call, request: InputRequest) -> Message:
+    """Pass on what a client sends to a job's stdin."""
+    job = _job(service, call, request, Right.SEND)
+    return await receive_input(job, call.session, request)
+
+
+async def resize(service: Service, call: Call, request: ResizeRequest) -> Message:
+    """Change the size of a job's terminal."""
+    job = _job(service, call, request, Right.SEND)
+
+    if not job.facts.tty:
+        raise InvalidRequest(
+            f"job {job.id} has no terminal; start it with -t for one", {"job": job.id}
+        )
+
+    if not job.has_exited:
+        job.act(lambda execution: execution.resize(request.size))
+
+    return DoneResponse(call.id, job.id, already_ended=job.has_exited)
 
 
 async def remove(service: Service, call: Call, request: RemoveRequest) -> Message:
@@ -341,5 +379,8 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     OutputRequest: output,
     InterleaveRequest: interleave,
     TopRequest: top,
+    EventsRequest: events,
+    InputRequest: receive,
+    ResizeRequest: resize,
     InfoRequest: info,
 }

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, cast
 
 from teleworkerd import __version__
@@ -26,6 +27,7 @@ from teleworkerd.protocol.messages import (
     Cancel,
     ClientHello,
     Credit,
+    InputData,
     Message,
     Ping,
     Request,
@@ -45,6 +47,9 @@ log = logging.getLogger(__name__)
 SOFTWARE: Final = f"teleworkerd {__version__}"
 
 _LOOK: Final = 60.0  # seconds at most until a certificate is looked at again
+
+
+InputSink = Callable[[InputData], None]
 
 
 class Dispatch(Protocol):
@@ -105,6 +110,7 @@ class Session(asyncio.Protocol):
         self._peer = UNKNOWN
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._credited: dict[int, asyncio.Event] = {}
+        self._inputs: dict[int, InputSink] = {}
         self._writable = asyncio.Event()
         self._writable.set()
         self.is_lost = False
@@ -218,6 +224,16 @@ class Session(asyncio.Protocol):
             event.clear()
             await event.wait()
 
+    @contextmanager
+    def receiving(self, request_id: int, sink: InputSink) -> Iterator[None]:
+        """Give what comes for that input request to *sink*, within the context."""
+        self._inputs[request_id] = sink
+
+        try:
+            yield
+        finally:
+            del self._inputs[request_id]
+
     # What the owner of all sessions calls
 
     @property
@@ -282,6 +298,9 @@ class Session(asyncio.Protocol):
             case Credit(request_id):
                 if event := self._credited.get(request_id):
                     event.set()
+            case InputData(request_id):
+                if sink := self._inputs.get(request_id):
+                    sink(message)
             case Cancel(request_id):
                 if task := self._requests.get(request_id):
                     # Later: a task that has not begun could not answer.

@@ -16,6 +16,7 @@ from teleworkerd.protocol.errors import (
     Unavailable,
 )
 from teleworkerd.protocol.messages import (
+    EventsRequest,
     InterleaveRequest,
     OutputRequest,
     Request,
@@ -203,7 +204,8 @@ def _follows(request: Request) -> bool:
     if isinstance(request, TopRequest):
         return True
 
-    return isinstance(request, OutputRequest | InterleaveRequest) and request.follow
+    kinds = OutputRequest | InterleaveRequest | EventsRequest
+    return isinstance(request, kinds) and request.follow
 
 
 def _decrease(counter: Counter[str], name: str) -> None:

@@ -1,7 +1,8 @@
 """Job records in SQLite, on a thread of their own."""
 
 from teleworkerd.store.database import JobRecord, StoreError
+from teleworkerd.store.eventlog import EventLog
 from teleworkerd.store.jobstore import JobStore
 
 
-__all__ = ["JobRecord", "JobStore", "StoreError"]
+__all__ = ["EventLog", "JobRecord", "JobStore", "StoreError"]

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,8 +18,10 @@ from typing import Final, TypeVar
 
 from teleworkerd.protocol.codec import dump_record, load_record
 from teleworkerd.protocol.errors import ProtocolError, TeleworkerError
+from teleworkerd.protocol.responses import JobNews
 from teleworkerd.protocol.types import JobSpec, JobStatus
 from teleworkerd.reserve import Reserve
+from teleworkerd.store import events
 from teleworkerd.store.soundness import UnsoundError, check_schema, check_table
 
 
@@ -43,6 +45,7 @@ _STEPS: Final[tuple[str, ...]] = (
     ) STRICT, WITHOUT ROWID;
     """,
     "ALTER TABLE job ADD COLUMN spec BLOB;",
+    events.SCHEMA,
 )
 
 # As bytes: text that a fault of the disk has changed may be no text.
@@ -152,15 +155,34 @@ class Database:
         is_whole = self._try(lambda: rows.extend(self.connection.execute(_SELECT)))
         return rows if is_whole else []
 
-    def write(self, records: Mapping[str, JobRecord | None]) -> None:
-        """Write *records* by their ids, in one transaction; None removes one.
+    def write(
+        self, records: Mapping[str, JobRecord | None], news: Sequence[JobNews] = ()
+    ) -> None:
+        """Write *records* by their ids, and *news*, in one transaction.
 
-        Raises `UnfitRecordError` when there is nothing wrong with the database.
+        None removes a record. Raises `UnfitRecordError` when there is nothing wrong
+        with the database.
         """
         self._rows = None
 
-        if not self._try(partial(self._write, records)):
-            self._write(records)
+        if not self._try(partial(self._write, records, news)):
+            self._write(records, news)
+
+    def bounds(self) -> events.Bounds:
+        """Return which news there are."""
+        found: list[events.Bounds] = []
+        self._try(lambda: found.append(events.bounds(self.connection)))
+        return found[0] if found else events.Bounds()
+
+    def news(self, *, after: int, owner: str | None, limit: int) -> list[JobNews]:
+        """Return the oldest news of *owner*, or of all, after a number."""
+        found: list[JobNews] = []
+        self._try(
+            lambda: found.extend(
+                events.select(self.connection, after=after, owner=owner, limit=limit)
+            )
+        )
+        return found
 
     def close(self) -> None:
         """Close the file; twice is no harm."""
@@ -220,6 +242,7 @@ class Database:
             )
 
         check_table(database, _SELECT)
+        check_table(database, events.SELECT)
         database.set_progress_handler(None, 0)
 
     def _try(self, action: Callable[[], None]) -> bool:
@@ -270,9 +293,11 @@ class Database:
                 "DELETE FROM job WHERE CAST(id AS BLOB) = ?", (job_id,)
             )
 
-    def _write(self, records: Mapping[str, JobRecord | None]) -> None:
+    def _write(
+        self, records: Mapping[str, JobRecord | None], news: Sequence[JobNews]
+    ) -> None:
         try:
-            self._spend(partial(self._write_together, records))
+            self._spend(partial(self._write_together, records, news))
         except Exception as error:
             if not _is_of_record(error):
                 raise
@@ -280,6 +305,7 @@ class Database:
             return
 
         unfit = []
+        self._spend(partial(self._write_together, {}, news))
 
         for job_id, record in records.items():
             try:
@@ -295,12 +321,15 @@ class Database:
                 f"database {self._path} takes no such records: {', '.join(unfit)}"
             )
 
-    def _write_together(self, records: Mapping[str, JobRecord | None]) -> None:
+    def _write_together(
+        self, records: Mapping[str, JobRecord | None], news: Sequence[JobNews] = ()
+    ) -> None:
         removed = [job_id for job_id, record in records.items() if record is None]
         kept = [record for record in records.values() if record is not None]
 
         with self.connection as database:
             database.execute("BEGIN IMMEDIATE")
+            events.insert(database, news)
             database.executemany(
                 "DELETE FROM job WHERE id = ?", [(job_id,) for job_id in removed]
             )

@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
+from teleworkerd.protocol.responses import JobNews
 from teleworkerd.reserve import Reserve
 from teleworkerd.store.database import (
     BrokenError,
@@ -16,6 +19,8 @@ from teleworkerd.store.database import (
     StoreError,
     UnfitRecordError,
 )
+from teleworkerd.store.eventlog import EventLog
+from teleworkerd.store.events import Bounds
 
 
 T = TypeVar("T")
@@ -32,7 +37,8 @@ class JobStore:
 
     What is saved while the disk works is written together, in one transaction. What
     cannot be written waits, and is tried again until it is, or the store is closed.
-    `lost` is set when it is broken, and cannot be begun anew by this process.
+    `lost` is set when it is broken, and cannot be begun anew by this process. `events`
+    are the news that are on disk.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,6 +50,9 @@ class JobStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._pending: dict[str, JobRecord | None] = {}  # None: to be removed
         self._writing: dict[str, JobRecord | None] = {}
+        self._news: list[JobNews] = []  # to be written
+        self._next_number = 1
+        self.events = EventLog(self._select)
         self._written: asyncio.Future[None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._refilling: asyncio.Task[None] | None = None
@@ -66,6 +75,15 @@ class JobStore:
         One that is broken is renamed, and a new one made.
         """
         await self._in_thread(self._database.open)
+        bounds = await self._in_thread(self._database.bounds)
+
+        if self.was_broken:
+            # Greater than any that was told before: there are not so many in a second.
+            first = time.time_ns() // 1_000_000
+            bounds = Bounds(first, first)
+
+        self.events.begin(bounds)
+        self._next_number = bounds.newest + 1
         self._refilling = asyncio.create_task(self._refill())
         return self
 
@@ -80,6 +98,11 @@ class JobStore:
     async def load(self) -> list[JobRecord]:
         """Return all records that can be read, oldest first; raises `StoreError`."""
         return await self._in_thread(self._database.load)
+
+    def note(self, news: JobNews) -> None:
+        """Give *news* the next number, and write it with the next records."""
+        self._news.append(replace(news, number=self._next_number))
+        self._next_number += 1
 
     async def save(self, record: JobRecord) -> None:
         """Write *record* in place of an earlier one; it is on disk on return.
@@ -136,17 +159,18 @@ class JobStore:
         while self._pending:
             records, self._pending = self._pending, {}
             self._writing = records
+            news, self._news = tuple(self._news), []
             written, self._written = self._written, None
             self._wakened.clear()
 
             try:
                 try:
-                    await self._in_thread(partial(self._database.write, records))
+                    await self._in_thread(partial(self._database.write, records, news))
                 finally:
                     self._writing = {}
             except UnfitRecordError as error:
                 log.error("%s", error)
-                self._wrote()
+                self._wrote(news)
                 _settle(written, error)
             except StoreError as error:
                 if isinstance(error, BrokenError):
@@ -154,10 +178,11 @@ class JobStore:
 
                 # Newer ones of the same jobs stay.
                 self._pending = records | self._pending
+                self._news = [*news, *self._news]
                 _settle(written, error)
                 await self._wait_after(error)
             else:
-                self._wrote()
+                self._wrote(news)
                 _settle(written, None)
 
         self._writer = None
@@ -185,10 +210,19 @@ class JobStore:
         except TimeoutError:
             return
 
-    def _wrote(self) -> None:
+    def _wrote(self, news: tuple[JobNews, ...]) -> None:
+        self.events.add(news)
+
         if self._is_stuck:
             self._is_stuck = False
             log.warning("job records are written again, with all that waited")
+
+    async def _select(
+        self, *, after: int, owner: str | None, limit: int
+    ) -> list[JobNews]:
+        return await self._in_thread(
+            partial(self._database.news, after=after, owner=owner, limit=limit)
+        )
 
     async def _refill(self) -> None:
         while True:

@@ -17,7 +17,7 @@ def check_schema(database: sqlite3.Connection, version: int) -> None:
     # Nothing that we have not made, and that a look at the table would set going.
     (others,) = database.execute(
         "SELECT count(*) FROM sqlite_schema WHERE type NOT IN ('table', 'index')"
-        " OR tbl_name != 'job' OR (type = 'index' AND sql IS NOT NULL)"
+        " OR tbl_name NOT IN ('job', 'event') OR (type = 'index' AND sql IS NOT NULL)"
     ).fetchone()
 
     if others:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from teleworkerd.execution import ExitRecord, JobIdentity, Launched
+from teleworkerd.execution import ExitRecord, InputFacts, JobIdentity, Launched
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import FROM_SERVER
 from teleworkerd.protocol.messages import Message
@@ -48,6 +48,10 @@ class Sink:
     def unkillable(self, why: str | None) -> None:
         """Note it."""
         self.heard.append(("unkillable", why))
+
+    def input_moved(self, facts: InputFacts) -> None:
+        """Note it."""
+        self.heard.append(facts)
 
     def exited(self, record: ExitRecord) -> None:
         """Note it."""

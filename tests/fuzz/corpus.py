@@ -14,7 +14,7 @@ from teleworkerd.protocol.codec import dump_record, encode
 from teleworkerd.protocol.framing import LENGTH
 from teleworkerd.protocol.types import AtMost, Between, JobSpec, JobStatus, Limits
 from tests.fuzz.targets import TARGETS, chosen
-from tests.protocol.samples import ECHO_ENDED, KILLED_FOR_MEMORY, NOT_STARTED, SPEC
+from tests.protocol.facts import ECHO_ENDED, KILLED_FOR_MEMORY, NOT_STARTED, SPEC
 from tests.protocol.vectors import load
 
 

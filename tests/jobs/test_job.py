@@ -56,6 +56,7 @@ class World:
             record_of(state=state),
             self.output,
             Means(
+                advanced=lambda job: self.changes.append(job.status.state),
                 changed=self._changed,
                 seal=self._seal,
                 syncer=self.syncer,

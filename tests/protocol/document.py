@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Union, cast
 
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.responses import ConnectionLimits
+from teleworkerd.protocol.responses import ConnectionLimits, JobNews
 from teleworkerd.protocol.types import (
     AtMost,
     Between,
+    InputEndReason,
     JobSpec,
     JobState,
     JobStatus,
@@ -29,6 +30,7 @@ from teleworkerd.protocol.types import (
     Role,
     Stream,
     StreamStatus,
+    TerminalSize,
     Usage,
 )
 from tests.protocol.notation import dump_frame
@@ -45,6 +47,8 @@ RECORDS: Final[dict[type, str]] = {
     LaunchFailure: "launch failure",
     Usage: "usage",
     StreamStatus: "stream status",
+    JobNews: "job news",
+    TerminalSize: "terminal size",
     ConnectionLimits: "connection limits",
 }
 ENUMS: Final[dict[type[Enum], str]] = {
@@ -53,6 +57,7 @@ ENUMS: Final[dict[type[Enum], str]] = {
     Stream: "stream",
     LaunchStage: "stage",
     OnFull: "on full",
+    InputEndReason: "input end",
     Role: "role",
 }
 _NAMES: Final[Mapping[object, str]] = {
@@ -117,7 +122,7 @@ def default(field: Field[object]) -> str:
     if value is None:
         return "absent"
 
-    if is_dataclass(value) or value == ():
+    if is_dataclass(value) or value in ((), b""):
         return "defaults" if isinstance(value, ConnectionLimits) else "empty"
 
     if isinstance(value, Enum):

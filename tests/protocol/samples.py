@@ -1,6 +1,5 @@
 """One example of each message, and one exchange, for the vectors and protocol.md."""
 
-import hashlib
 from typing import Final
 
 from teleworkerd.protocol.connection import ClientConnection, ServerConnection
@@ -9,7 +8,10 @@ from teleworkerd.protocol.messages import (
     Cancel,
     ClientHello,
     Credit,
+    EventsRequest,
     InfoRequest,
+    InputData,
+    InputRequest,
     InterleaveRequest,
     KillRequest,
     ListRequest,
@@ -18,6 +20,7 @@ from teleworkerd.protocol.messages import (
     Ping,
     Pong,
     RemoveRequest,
+    ResizeRequest,
     RunRequest,
     StatusRequest,
     StopRequest,
@@ -27,10 +30,16 @@ from teleworkerd.protocol.messages import (
 from teleworkerd.protocol.responses import (
     DoneResponse,
     ErrorResponse,
+    EventsEnd,
+    EventsResponse,
     Goaway,
     InfoResponse,
+    InputEnd,
+    InputResponse,
+    InputTaken,
     InterleaveEnd,
     InterleaveResponse,
+    JobNews,
     ListResponse,
     OutputChunk,
     OutputEnd,
@@ -43,116 +52,27 @@ from teleworkerd.protocol.responses import (
     UsageSample,
 )
 from teleworkerd.protocol.types import (
+    InputEndReason,
     JobSpec,
     JobState,
-    JobStatus,
-    LaunchFailure,
-    LaunchStage,
-    Limits,
-    OnFull,
     Reason,
     Role,
     Stream,
-    StreamStatus,
-    Usage,
+    TerminalSize,
+)
+from tests.protocol.facts import (
+    CREATED_AT,
+    ECHO_ENDED,
+    JOB,
+    KILLED_FOR_MEMORY,
+    NOT_STARTED,
+    REQUEST_ID,
+    RUNNING,
+    SENDER,
+    SPEC,
 )
 from tests.protocol.pair import carry
 
-
-JOB: Final = "5e3f1c1a-8a57-4b2e-9d43-0c6f7a1b2d3e"
-REQUEST_ID: Final = "b7a1e0d2-3c44-4f0e-8a55-1d2c3b4a5968"
-CREATED_AT: Final = 1_760_000_000_000_000_000
-
-SPEC: Final = JobSpec(
-    command=(b"sh", b"-c", b"printf '\\377'"),
-    env={b"LANG": b"C.UTF-8"},
-    workdir=b"/srv/build",
-    limits=Limits(mem=512, cpu=50, io=10, cpus=1.5, pids=100),
-    name="nightly",
-    labels={"team": "infra"},
-    timeout=3600.0,
-    merge=True,
-    output_limit=1 << 30,
-    on_full=OnFull.DROP,
-    user="build",
-    strict_limits=True,
-)
-
-ECHO_ENDED: Final = JobStatus(
-    id=JOB,
-    owner="alice",
-    command=(b"echo", b"hi"),
-    state=JobState.FINISHED,
-    created_at=CREATED_AT,
-    limits=Limits(),
-    exit_code=0,
-    reason=Reason.EXITED,
-    started_at=CREATED_AT + 2_000_000,
-    ended_at=CREATED_AT + 3_000_000,
-    user="nobody",
-    pid=4711,
-    usage=Usage(cpu_seconds=0.001),
-    stdout=StreamStatus(0, 3, hashlib.sha256(b"hi\n").digest()),
-    stderr=StreamStatus(0, 0, hashlib.sha256(b"").digest()),
-)
-
-KILLED_FOR_MEMORY: Final = JobStatus(
-    id=JOB,
-    owner="alice",
-    command=SPEC.command,
-    state=JobState.FINISHED,
-    created_at=CREATED_AT,
-    limits=SPEC.limits,
-    name=SPEC.name,
-    labels=SPEC.labels,
-    exit_code=137,
-    signal=9,
-    reason=Reason.OOM,
-    started_at=CREATED_AT + 2_000_000,
-    ended_at=CREATED_AT + 9_000_000_000,
-    user="build",
-    pid=4712,
-    workdir=SPEC.workdir,
-    timeout=SPEC.timeout,
-    applied=Limits(mem=512, cpu=50, cpus=1.5, pids=100),
-    not_applied={"io": "the kernel has no I/O weight for this disk"},
-    usage=Usage(8.5, 536_870_912, 4096, 8192, 3, 1, 0),
-    stdout=StreamStatus(100, 1000, bytes(range(32)), 50),
-    stderr=StreamStatus(0, 0, hashlib.sha256(b"").digest()),
-    merge=True,
-    output_limit=SPEC.output_limit,
-    on_full=SPEC.on_full,
-    held_up="the disk is full",
-    lost="the machine was restarted",
-    durable=True,
-    unkillable="the kernel does not end process 4713 (dd, state D)",
-)
-
-RUNNING: Final = JobStatus(
-    id=JOB,
-    owner="alice",
-    command=(b"make",),
-    state=JobState.RUNNING,
-    created_at=CREATED_AT,
-    limits=Limits(cpus=0.5),
-    started_at=CREATED_AT + 2_000_000,
-    user="nobody",
-    pid=4714,
-    applied=Limits(cpus=0.5, pids=4096),
-    usage=Usage(0.5, processes=2, memory_bytes=65536),
-)
-
-NOT_STARTED: Final = JobStatus(
-    id=JOB,
-    owner="alice",
-    command=(b"ehco", b"hi"),
-    state=JobState.FAILED,
-    created_at=CREATED_AT,
-    limits=Limits(),
-    reason=Reason.LAUNCH,
-    error=LaunchFailure(LaunchStage.EXEC, 2, "ehco: not found in PATH"),
-    ended_at=CREATED_AT + 3_000_000,
-)
 
 SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
     (
@@ -346,6 +266,68 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
         "a sample, of which more follows",
     ),
     ("sampled", "server", TopEnd(18), "no more samples"),
+    ("input", "client", InputRequest(20, JOB, SENDER), "begins to send to stdin"),
+    (
+        "input-again",
+        "client",
+        InputRequest(21, JOB, SENDER, resume=True),
+        "goes on as the same sender",
+    ),
+    ("input-opened", "server", InputResponse(20, JOB, 4096), "bytes may come"),
+    ("input-data", "client", InputData(20, 4096, b"y\n"), "two bytes"),
+    ("input-eof", "client", InputData(20, 4098, eof=True), "and no more"),
+    ("taken", "server", InputTaken(20, 4098), "they are in the job's stdin"),
+    ("input-end", "server", InputEnd(20, 4098, InputEndReason.EOF), "so is their end"),
+    (
+        "input-closed",
+        "server",
+        InputEnd(21, 4097, InputEndReason.CLOSED),
+        "the job read one byte, and no more",
+    ),
+    (
+        "resize",
+        "client",
+        ResizeRequest(22, JOB, TerminalSize(100, 30)),
+        "the terminal is another size now",
+    ),
+    ("events", "client", EventsRequest(23), "all news that are kept"),
+    (
+        "events-live",
+        "client",
+        EventsRequest(24, 41, follow=True, owner=EVERYBODY),
+        "everybody's, after number 41, live",
+    ),
+    (
+        "news",
+        "server",
+        EventsResponse(
+            24,
+            (
+                JobNews(
+                    44,
+                    CREATED_AT + 3_000_000,
+                    JOB,
+                    "alice",
+                    JobState.FINISHED,
+                    "nightly",
+                    Reason.EXITED,
+                    0,
+                ),
+                JobNews(
+                    45,
+                    CREATED_AT + 4_000_000,
+                    JOB,
+                    "alice",
+                    JobState.FINISHED,
+                    removed=True,
+                ),
+            ),
+            46,
+            missed=True,
+        ),
+        "some were forgotten; one job ended and was removed",
+    ),
+    ("events-end", "server", EventsEnd(23, 46), "that was all"),
     ("goaway", "server", Goaway("the server is being restarted"), "come again"),
     ("ping", "client", Ping(4_294_967_295), "the greatest number"),
     ("pong", "server", Pong(4_294_967_295), "its response"),

@@ -13,6 +13,7 @@ from teleworkerd.protocol.messages import (
     MAX_GRACE,
     MAX_INTERVAL,
     MIN_INTERVAL,
+    InputRequest,
     Message,
     RunRequest,
     StopRequest,
@@ -22,6 +23,7 @@ from teleworkerd.protocol.types import (
     MAX_CPUS,
     MAX_MEMORY_MB,
     MAX_PIDS,
+    MAX_SIDE,
     MAX_TIMEOUT,
     MIN_CPUS,
     MIN_MEMORY_MB,
@@ -30,6 +32,7 @@ from teleworkerd.protocol.types import (
     JobSpec,
     Limits,
     OnFull,
+    TerminalSize,
 )
 
 
@@ -42,6 +45,7 @@ finite: Final = st.floats(allow_nan=False, allow_infinity=False)
 strings: Final = st.binary(max_size=SHORT).map(lambda data: data.replace(b"\0", b"."))
 variables: Final = strings.map(lambda data: b"V" + data.replace(b"=", b"."))
 accounts: Final = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,5}\$?", fullmatch=True)
+sides: Final = st.integers(1, MAX_SIDE)
 names: Final = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,5}", fullmatch=True)
 
 limits: Final = st.builds(
@@ -68,6 +72,9 @@ specs: Final = st.builds(
     on_full=st.none() | st.sampled_from(OnFull),
     user=st.none() | accounts,
     strict_limits=st.booleans(),
+    stdin=st.booleans(),
+    tty=st.none() | st.builds(TerminalSize, sides, sides),
+    wait_all=st.booleans(),
 )
 
 _CHOSEN: Final[dict[object, Strategy]] = {
@@ -131,6 +138,8 @@ def records(cls: type) -> Strategy:
 
     if cls is RunRequest:
         arguments["request_id"] = st.text(min_size=1, max_size=SHORT)
+    elif cls is InputRequest:
+        arguments["sender"] = st.text(min_size=1, max_size=SHORT)
     elif cls is StopRequest:
         arguments["grace"] = st.none() | st.floats(0, MAX_GRACE)
     elif cls is TopRequest:

@@ -83,6 +83,8 @@ LIMITS: Final = {
     "least cpus": types.MIN_CPUS,
     "most cpus": int(types.MAX_CPUS),
     "most pids": types.MAX_PIDS,
+    "input": messages.MAX_INPUT,
+    "most columns": types.MAX_SIDE,
 }
 
 BOUNDS: Final = {
@@ -99,6 +101,7 @@ BOUNDS: Final = {
 
 # What the text says besides the tables, with the numbers of the code.
 SENTENCES: Final = (
+    f"nor more than {messages.MAX_INPUT} bytes beyond",
     f"taken the sender's `hello` it is at most {framing.MAX_FRAME_BEFORE_HELLO:,}.",
     f"longer than {codec._MAX_TEXT:,} bytes;",
     f"more than {types.MAX_ARGUMENTS:,} entries;",

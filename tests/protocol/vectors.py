@@ -9,9 +9,10 @@ from typing import Final, TypedDict, cast
 
 from teleworkerd.protocol.codec import encode, unpack
 from teleworkerd.protocol.framing import LENGTH
+from tests.protocol.facts import JOB
 from tests.protocol.notation import notation
 from tests.protocol.refusals import INVALID, REFUSED, framed, packed
-from tests.protocol.samples import JOB, SAMPLES
+from tests.protocol.samples import SAMPLES
 
 
 FILE: Final = Path(__file__).with_name("vectors.json")

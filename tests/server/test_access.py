@@ -35,11 +35,11 @@ ROLES: Final = AccessConfig(
 
 # Of one's own jobs, then of others': start, see, end, remove.
 TABLE: Final = {
-    "root": ("yyyy", "-yyy"),
-    "oncall": ("yyyy", "-yyn"),
-    "dash": ("nynn", "-ynn"),
-    "alice": ("yyyy", "----"),
-    "mallory": ("nnnn", "----"),
+    "root": ("yyyyy", "-yyyy"),
+    "oncall": ("yyyyy", "-yynn"),
+    "dash": ("nynnn", "-ynnn"),
+    "alice": ("yyyyy", "-----"),
+    "mallory": ("nnnnn", "-----"),
 }
 
 
@@ -120,13 +120,13 @@ async def test_own(scene: Scene, name: str) -> None:
 async def test_others(scene: Scene, name: str) -> None:
     """And on others' jobs, which are noted, granted or not."""
     job = await scene.job("bob")
-    rights = [Right.SEE, Right.END, Right.REMOVE]
+    rights = [Right.SEE, Right.END, Right.REMOVE, Right.SEND]
     found = "".join(scene.outcome(name, job, right) for right in rights)
 
     assert found == TABLE[name][1][1:]
     assert [(note.event, note.job, note.owner) for note in scene.notes] == [
         ("access", job.id, "bob")
-    ] * 3
+    ] * 4
     granted = {"y": "ok", "n": "permission_denied", "-": "job_not_found"}
     assert [note.result for note in scene.notes] == [granted[one] for one in found]
     assert {note.by for note in scene.notes} == {caller(name)}

@@ -82,7 +82,7 @@ async def test_older(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await store.load() == [record_of()]
     assert not store.was_broken
     await store.close()
-    assert facts(path) == (TODAY + 2, ["job"])
+    assert facts(path) == (TODAY + 2, ["event", "job"])
 
 
 async def test_first_version(path: Path) -> None:
@@ -116,7 +116,7 @@ async def test_new(path: Path) -> None:
     store = await JobStore(path).open()
     await store.close()
 
-    assert facts(path) == (TODAY + 1, ["job", "other"])
+    assert facts(path) == (TODAY + 1, ["event", "job", "other"])
 
 
 async def test_step_that_fails(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ async def test_step_that_fails(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(StoreError, match=rf"{path}: no such column"):
             await JobStore(path).open()
 
-    assert facts(path) == (TODAY, ["job"])
+    assert facts(path) == (TODAY, ["event", "job"])
     store = await JobStore(path).open()
     assert await store.load() == [record_of()]
     await store.close()
@@ -141,7 +141,7 @@ async def test_killed_in_a_step(path: Path) -> None:
     await write(path)
 
     assert await asyncio.to_thread(die_in_a_step, path) == -signal.SIGKILL
-    assert facts(path) == (TODAY, ["job"])
+    assert facts(path) == (TODAY, ["event", "job"])
     store = await JobStore(path).open()
     assert await store.load() == [record_of()]
     await store.close()
@@ -158,5 +158,5 @@ async def test_newer_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(StoreError, match=versions):
         await JobStore(path).open()
 
-    assert facts(path) == (TODAY + 1, ["job", "other"])
+    assert facts(path) == (TODAY + 1, ["event", "job", "other"])
     assert [each.name for each in path.parent.glob("*corrupt*")] == []

@@ -1,0 +1,102 @@
+"""The terminal of a job: our side of it, and what the job writes there."""
+
+import asyncio
+import fcntl
+import os
+import termios
+from typing import Final
+
+from teleworkerd.protocol.types import TerminalSize
+
+
+_READ: Final = 64 << 10  # bytes at once
+
+
+class Terminal:
+    """A pair of ends: `job_end` is for the job alone, the other one is ours.
+
+    What the job writes is copied into a pipe, at the speed of whoever reads that: a
+    terminal is nothing that could be spliced. Raises `OSError` when none can be made.
+    """
+
+    def __init__(self, size: TerminalSize) -> None:
+        self._ours, self.job_end = os.openpty()
+        self._loop = asyncio.get_running_loop()
+        self._pipe = -1
+        self._pending = b""
+
+        try:
+            os.set_blocking(self._ours, False)
+            self.resize(size)
+        except OSError:
+            self.close()
+            raise
+
+    def resize(self, size: TerminalSize) -> None:
+        """Change its size; the job hears of it."""
+        if self._ours >= 0:
+            termios.tcsetwinsize(self._ours, (size.rows, size.columns))
+
+    def writer(self) -> int:
+        """Return a new descriptor to write as the keyboard; it does not block."""
+        return fcntl.fcntl(self._ours, fcntl.F_DUPFD_CLOEXEC, 0)
+
+    def copy_to(self, pipe: int) -> None:
+        """Leave the job's end to the job, and copy what it writes into *pipe*.
+
+        That is taken over, and closed when nothing can come any more.
+        """
+        os.set_blocking(pipe, False)
+        self._pipe = pipe
+        os.close(self.job_end)
+        self.job_end = -1
+        self._loop.add_reader(self._ours, self._read)
+
+    def close(self) -> None:
+        """Hang up; what the job still writes goes nowhere. Twice is no harm."""
+        self._close_pipe()
+
+        for fd in (self._ours, self.job_end):
+            if fd >= 0:
+                self._loop.remove_reader(fd)
+                os.close(fd)
+
+        self._ours = self.job_end = -1
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._ours, _READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # nobody has the other side open any more
+
+        if data:
+            self._pending = data
+            self._write()
+        else:
+            self._loop.remove_reader(self._ours)
+            self._close_pipe()
+
+    def _write(self) -> None:
+        """Write what was read; read no more before that is done."""
+        try:
+            while self._pending:
+                count = os.write(self._pipe, self._pending)
+                self._pending = self._pending[count:]
+        except BlockingIOError:
+            self._loop.remove_reader(self._ours)
+            self._loop.add_writer(self._pipe, self._write)
+            return
+        except BrokenPipeError:
+            self.close()
+            return
+
+        self._loop.remove_writer(self._pipe)
+        self._loop.add_reader(self._ours, self._read)
+
+    def _close_pipe(self) -> None:
+        if self._pipe >= 0:
+            self._loop.remove_writer(self._pipe)
+            os.close(self._pipe)
+            self._pipe = -1
