@@ -18,8 +18,8 @@ from twctl.render import print_error, print_line
 
 
 VERBS: Final = (
-    *("run", "tail", "kill", "stop", "status", "list", "wait", "rm"),
-    *("top", "info"),
+    *("run", "attach", "tail", "kill", "stop", "status", "list", "wait", "rm"),
+    *("top", "events", "info"),
 )
 ALIASES: Final = {"ps": "list"}
 

@@ -36,7 +36,7 @@ class JobInput:
     """Sends to a job's stdin: each byte once and in order, over lost connections too.
 
     It begins on `async with`, in place of whoever sent before. Leaving the block in
-    good order is `close`; with an error stdin stays open, for another sender.
+    good order is `close`; after `leave`, or with an error, stdin stays open.
     `ended` says why no more is taken, once that is so; `taken` counts the bytes
     of ours that the job has in its stdin.
     """
@@ -51,6 +51,7 @@ class JobInput:
         self._sent = 0  # of ours
         self._has_end = False
         self._end_is_sent = False
+        self._has_left = False
         self._feed: Feed | None = None
         self._error: TeleworkerError | None = None
         self._task: asyncio.Task[None] | None = None
@@ -67,7 +68,7 @@ class JobInput:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if exc_type is None and self.ended is None:
+            if exc_type is None and self.ended is None and not self._has_left:
                 await self.close()
         finally:
             await self._give_up()
@@ -98,6 +99,14 @@ class JobInput:
         self._wake()
         return await self.wait()
 
+    async def leave(self) -> None:
+        """Leave stdin open for another sender; what was not taken is thrown away.
+
+        To have it taken, `drain` first.
+        """
+        self._has_left = True
+        await self._give_up()
+
     async def wait(self) -> InputEndReason:
         """Return why no more is taken, when that is so."""
         while self.ended is None:
@@ -115,7 +124,7 @@ class JobInput:
         if self.ended is not None:
             raise InputEnded(self._request.job, self.ended)
 
-        if self._has_end:
+        if self._has_end or self._has_left:
             raise AssertionError("a write after the end")
 
     async def _wait(self) -> None:

@@ -193,6 +193,44 @@ def parse_env(
     return env
 
 
+def read_env_file(
+    path: str, environ: Mapping[bytes, bytes] = os.environb
+) -> dict[bytes, bytes]:
+    """Return the variables in the file at *path*: `K=V` or `K` on a line.
+
+    Empty lines, and those that begin with `#`, mean nothing. All after the first `=` is
+    the value, quotes too.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib is slow to import
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+
+    env: dict[bytes, bytes] = {}
+
+    for number, line in enumerate(lines, 1):
+        text = line.lstrip()
+
+        if not text or text.startswith(b"#"):
+            continue
+
+        name, equals, value = text.partition(b"=")
+        name = name.strip()
+
+        if not name or b"\0" in text or len(name.split()) > 1:
+            raise ValueError(
+                f"{path}, line {number}: {os.fsdecode(text)[:80]!r} is not K=V or K"
+            )
+
+        if equals:
+            env[name] = value
+        elif name in environ:
+            env[name] = environ[name]
+
+    return env
+
+
 def each(parse: Callable[[str], T]) -> Callable[[Iterable[str]], list[T]]:
     """Return *parse* for an option that may be given several times."""
     return lambda texts: [parse(text) for text in texts]

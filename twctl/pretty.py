@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from teleworkerd.protocol.messages import VERSION
-from teleworkerd.protocol.responses import InfoResponse
+from teleworkerd.protocol.responses import InfoResponse, JobNews
 from teleworkerd.protocol.types import MIB, JobState, JobStatus, Limits, StreamStatus
 from twctl.exit_codes import of_status
 from twctl.render import SECOND, decode, escape, moment
@@ -23,6 +23,19 @@ _DURABLE: Final = {
     False: "no: the server's disk failed to write some of it; its log says what",
 }
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"))
+
+
+def news_text(news: JobNews, *, with_owner: bool = False) -> str:
+    """Return what became of a job on one line."""
+    what = "removed" if news.removed else str(news.state)
+
+    if news.reason is not None and not news.removed:
+        code = "" if news.exit_code is None else f", exit code {news.exit_code}"
+        what = f"{what} ({news.reason}{code})"
+
+    owner = f"  {news.owner}" if with_owner else ""
+    name = "" if news.name is None else f"  {news.name}"
+    return f"{news.number}  {moment(news.at)}  {news.job}{owner}  {what}{name}"
 
 
 def status_text(status: JobStatus, *, bars: bool = False) -> str:
@@ -42,6 +55,7 @@ def status_text(status: JobStatus, *, bars: bool = False) -> str:
         ("ended", None if ended is None else moment(ended)),
         ("user", status.user),
         ("pid", None if status.pid is None else str(status.pid)),
+        ("stdin", _stdin(status)),
         ("workdir", None if status.workdir is None else decode(status.workdir)),
         ("timeout", None if status.timeout is None else f"{status.timeout:g} s"),
         ("labels", ", ".join(f"{k}={v}" for k, v in status.labels.items())),
@@ -51,7 +65,7 @@ def status_text(status: JobStatus, *, bars: bool = False) -> str:
         ("usage", _usage(status)),
         *(_bars(status) if bars else ()),
         ("stdout", _stream(status.stdout)),
-        ("stderr", "into stdout" if status.merge else _stream(status.stderr)),
+        ("stderr", _stderr(status)),
         ("output", _output_limit(status)),
         ("held up", status.held_up),
         ("unkillable", status.unkillable),
@@ -241,3 +255,17 @@ def _output_limit(status: JobStatus) -> str | None:
         None if status.on_full is None else f"{status.on_full} when full",
     )
     return ", ".join(part for part in parts if part)
+
+
+def _stdin(status: JobStatus) -> str | None:
+    if status.tty:
+        return "a terminal"
+
+    return "open" if status.stdin else None
+
+
+def _stderr(status: JobStatus) -> str | None:
+    if status.merge or status.tty:
+        return "into stdout"
+
+    return _stream(status.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.messages import VERSION
-from teleworkerd.protocol.responses import InfoResponse
+from teleworkerd.protocol.responses import InfoResponse, JobNews
 from teleworkerd.protocol.types import JobStatus, StreamStatus
 from twctl.rejection import asked_pause
 
@@ -122,6 +122,9 @@ def status_object(status: JobStatus) -> dict[str, object]:
             "stdout": _stream_object(status.stdout),
             "stderr": _stream_object(status.stderr),
         },
+        "stdin": status.stdin,
+        "tty": status.tty,
+        "wait_all": status.wait_all,
         "merge": status.merge,
         "output_limit": status.output_limit,
         "on_full": None if status.on_full is None else str(status.on_full),
@@ -146,10 +149,27 @@ def info_object(info: InfoResponse) -> dict[str, object]:
         "jobs": dict(info.jobs),
         "connections": info.connections,
         "load": list(info.load),
+        "newest_event": info.newest_event,
         "role": str(info.role),
         "accounts": list(info.accounts),
         "defaults": {name: _number(value) for name, value in info.defaults.items()},
         "ceilings": {name: _number(value) for name, value in info.ceilings.items()},
+    }
+
+
+def news_object(news: JobNews) -> dict[str, object]:
+    """Return what became of a job as `events -o json` prints it."""
+    return {
+        "schema": SCHEMA,
+        "seq": news.number,
+        "time": moment(news.at),
+        "job": news.job,
+        "owner": news.owner,
+        "name": news.name,
+        "state": str(news.state),
+        "reason": None if news.reason is None else str(news.reason),
+        "exit_code": news.exit_code,
+        "removed": news.removed,
     }
 
 

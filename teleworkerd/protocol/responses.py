@@ -295,7 +295,8 @@ class InfoResponse(Response):
     job (`job_mem`), those of one owner (`owner_mem`), or all (`total_mem`) may ask for.
 
     `role` is the caller's, `accounts` are those that its jobs may run as, the first
-    of them if they name none; empty where the daemon cannot choose.
+    of them if they name none; empty where the daemon cannot choose. `newest_event` is
+    the number of the news that came last.
     """
 
     type = "info"
@@ -313,3 +314,4 @@ class InfoResponse(Response):
     accounts: Annotated[tuple[Word, ...], AtMost(MAX_ACCOUNTS)] = ()
     defaults: Annotated[Mapping[Word, float], AtMost(16)] = field(default_factory=dict)
     ceilings: Annotated[Mapping[Word, float], AtMost(32)] = field(default_factory=dict)
+    newest_event: Offset = 0

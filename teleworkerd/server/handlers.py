@@ -357,6 +357,7 @@ async def info(service: Service, call: Call, request: InfoRequest) -> Message:  
         accounts=service.accounts(call.owner),
         defaults=named_defaults(limits),
         ceilings=named_ceilings(limits),
+        newest_event=service.manager.events.newest,
     )
 
 

@@ -81,6 +81,11 @@ class Running:
             within=within,
         )
 
+    def seen(self) -> bytes:
+        """Return what it has printed so far."""
+        with self._arrived:
+            return bytes(self._stdout)
+
     def interrupt(self) -> None:
         """Press Ctrl-C."""
         self.process.send_signal(signal.SIGINT)

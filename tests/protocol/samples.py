@@ -206,6 +206,7 @@ SAMPLES: Final[tuple[tuple[str, str, Message, str], ...]] = (
             accounts=("build", "nobody"),
             defaults={"pids": 4096.0},
             ceilings={"owner_cpus": 1.5},
+            newest_event=46,
         ),
         "the server about itself",
     ),

@@ -1,12 +1,15 @@
 """Follows a job: what it writes goes to us, our signals go to it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
 from teleworkerd.protocol.errors import TooMany
 from teleworkerd.protocol.types import JobSpec, JobState, JobStatus, Stream
 from twctl.client import Client, RemoteJob
+from twctl.commands.attaching import Desk, sending, sizing
 from twctl.commands.copying import Copy, copy_output
 from twctl.commands.forwarding import Forwarder
 from twctl.commands.loop import run_loop
@@ -18,6 +21,12 @@ from twctl.render import not_applied, print_notice, print_warning
 
 
 BOTH: Final = Copy({Stream.STDOUT: 1, Stream.STDERR: 2}, Wanted(follow=True))
+BOTH_AS_JSON: Final = Copy(
+    {Stream.STDOUT: 1, Stream.STDERR: 1},
+    Wanted(follow=True, times=True),
+    interleave=True,
+    json=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +46,36 @@ def tail_job(profile: Profile, tail: Tail) -> int:
     return run_loop(_tail(profile, tail))
 
 
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """How to follow a job: what to copy, and what of ours it gets.
+
+    *sends* is whether it gets what comes on our stdin, *has_terminal* whether it has a
+    terminal, which is to be as large as ours.
+    """
+
+    copy: Copy = BOTH
+    sends: bool = False
+    has_terminal: bool = False
+    reconnect: bool = True
+
+
 def run_and_follow(
-    profile: Profile, spec: JobSpec, request_id: str | None, *, reconnect: bool
+    profile: Profile, spec: JobSpec, request_id: str | None, follow: Follow
 ) -> int:
     """Start a job, copy both outputs, and return the job's own code."""
-    return run_loop(_run(_client(profile, reconnect=reconnect), spec, request_id))
+    return run_loop(_run(profile, spec, request_id, follow))
 
 
-def _client(profile: Profile, *, reconnect: bool) -> Client:
+def attach(profile: Profile, ref: str, follow: Follow) -> int:
+    """Follow a job that was started before, and return its own code."""
+    return run_loop(_attach(profile, ref, follow))
+
+
+def _client(profile: Profile, *, reconnect: bool, desk: Desk | None = None) -> Client:
     retry_for = None if reconnect else 0
-    return Client(profile, retry_for=retry_for, notice=print_notice, warn=print_warning)
+    notice = print_notice if desk is None else desk.notice
+    return Client(profile, retry_for=retry_for, notice=notice, warn=print_warning)
 
 
 async def _tail(profile: Profile, tail: Tail) -> int:
@@ -64,21 +93,71 @@ async def _tail(profile: Profile, tail: Tail) -> int:
     return job_code(status) if status is not None and tail.exit_code else ExitCode.OK
 
 
-async def _run(client: Client, spec: JobSpec, request_id: str | None) -> int:
-    async with client:
-        forwarder = Forwarder(client)
+async def _run(
+    profile: Profile, spec: JobSpec, request_id: str | None, follow: Follow
+) -> int:
+    desk = Desk(keys=follow.sends and follow.has_terminal)
+
+    async def start(client: Client) -> RemoteJob:
+        job = await client.start(spec, request_id=request_id)
+        _tell_not_applied(job)
+        return job
+
+    return await _follow(profile, start, desk, follow)
+
+
+async def _attach(profile: Profile, ref: str, follow: Follow) -> int:
+    async with _client(profile, reconnect=follow.reconnect) as client:
+        status = await client.job(ref).status()
+
+    sends = follow.sends and status.takes_input and not status.state.is_final
+    follow = replace(follow, sends=sends, has_terminal=status.tty)
+    desk = Desk(keys=sends and status.tty)
+
+    async def find(client: Client) -> RemoteJob:
+        return client.job(status.id)
+
+    if desk.has_keys:
+        desk.notice(f"attached to job {status.id}; Ctrl-] three times detaches")
+
+    return await _follow(profile, find, desk, follow)
+
+
+async def _follow(
+    profile: Profile,
+    find: Callable[[Client], Awaitable[RemoteJob]],
+    desk: Desk,
+    follow: Follow,
+) -> int:
+    """Follow the job that *find* returns to its end, and return its code."""
+    async with _client(profile, reconnect=follow.reconnect, desk=desk) as client:
+        forwarder = Forwarder(client, notice=desk.notice)
 
         with forwarder:
             try:
-                job = await client.start(spec, request_id=request_id)
+                job = await find(client)
                 forwarder.begin(job)
-                _tell_not_applied(job)
-                status = await _follow(job)
-            except asyncio.CancelledError:
-                if forwarder.detached_by is None:
-                    raise
 
-                return 128 + forwarder.detached_by
+                async with AsyncExitStack() as stack:
+                    if follow.has_terminal:
+                        await stack.enter_async_context(sizing(job, at_once=True))
+
+                    if follow.sends:
+                        stack.enter_context(desk.given_over())
+                        await stack.enter_async_context(
+                            sending(job, desk, detach=forwarder.detach)
+                        )
+
+                    status = await _copy(job, follow.copy)
+            except asyncio.CancelledError:
+                if forwarder.detached_by is not None:
+                    return 128 + forwarder.detached_by
+
+                if (left := forwarder.left) is not None:
+                    print_notice(f"detached; 'twctl attach {left.id}' comes back")
+                    return ExitCode.OK
+
+                raise
             finally:
                 await forwarder.end()
 
@@ -91,10 +170,10 @@ def _tell_not_applied(job: RemoteJob) -> None:
         print_warning(warning)
 
 
-async def _follow(job: RemoteJob) -> JobStatus:
-    """Copy both outputs of *job* until it has ended; return its status."""
+async def _copy(job: RemoteJob, copy: Copy) -> JobStatus:
+    """Copy the output of *job* until it has ended; return its status."""
     try:
-        return await copy_output(job, BOTH) or await job.wait()
+        return await copy_output(job, copy) or await job.wait()
     except TooMany as error:
         # Or it would be started once more.
         raise TooMany(

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -27,12 +28,17 @@ class Forwarder:
 
     One that asks to end but cannot reach the job, because there is no connection
     or, at the second INT, no job yet, cancels the task that made the forwarder;
-    `detached_by` says which. The job goes on.
+    `detached_by` says which; `left` is the job that somebody wanted to leave, by
+    `detach`. The job goes on. *notice* is called with what is to be told.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(
+        self, client: Client, *, notice: Callable[[str], None] = print_notice
+    ) -> None:
         self.detached_by: signal.Signals | None = None
+        self.left: RemoteJob | None = None
         self._client = client
+        self._notice = notice
         # What was ignored when we were started, as by nohup, stays ignored.
         self._forwarded = [
             number
@@ -66,6 +72,13 @@ class Forwarder:
         self._job = job
         self._sending = self._loop.create_task(self._send(job))
 
+    def detach(self) -> None:
+        """Leave the job, as whoever follows it wants."""
+        self.left = self._job
+
+        if self._owner is not None:
+            self._owner.cancel()
+
     async def end(self) -> None:
         """Send no more."""
         if self._sending is not None:
@@ -89,7 +102,7 @@ class Forwarder:
         self._interrupted_at = now
 
         if before is None:
-            print_notice("SIGINT goes to the job; again within 1 s kills it")
+            self._notice("SIGINT goes to the job; again within 1 s kills it")
         elif now - before < AGAIN_WITHIN:
             return signal.SIGKILL
 
@@ -97,7 +110,7 @@ class Forwarder:
 
     def _detach(self, number: signal.Signals, why: str) -> None:
         what = "what has started" if self._job is None else f"job {self._job.id}"
-        print_notice(f"{why}; {what} goes on")
+        self._notice(f"{why}; {what} goes on")
         self.detached_by = number
 
         if self._owner is not None:
@@ -110,4 +123,4 @@ class Forwarder:
             try:
                 await job.kill(number)
             except TeleworkerError as error:
-                print_notice(f"{number.name} was not sent: {error}")
+                self._notice(f"{number.name} was not sent: {error}")

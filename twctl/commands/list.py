@@ -60,8 +60,12 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each option
     all_owners: Annotated[
         bool, typer.Option("--all-owners", help="Everybody's, if you may see them.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Print it again whenever something has changed."),
+    ] = False,
     output: Form = "text",
-) -> None:
+) -> int:
     """List your jobs, newest first."""
     wanted = parsed(parse_filters, filters or [], "--filter")
     most = optional(functools.partial(parse_number, least=1), limit, "--limit")
@@ -71,7 +75,17 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each option
     whose = EVERYBODY if all_owners else optional(parse_text, owner, "--owner")
     request = ListRequest(0, states, wanted.name, wanted.labels, owner=whose)
 
-    with BlockingSession(call_of(context).profile(), warn=print_warning) as session:
+    profile = call_of(context).profile()
+
+    if watch:
+        refuse_both(quiet, "--quiet", watch, "--watch")
+
+        # It brings asyncio.
+        from twctl.commands.telling import watch_list  # noqa: PLC0415
+
+        return watch_list(profile, request, most, form)
+
+    with BlockingSession(profile, warn=print_warning) as session:
         jobs = _read_pages(session, request, most)
 
     if quiet:
@@ -82,6 +96,8 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each option
     else:
         others = whose is not None
         print_text(list_text(jobs, now=time.time_ns(), with_owners=others))
+
+    return 0
 
 
 def _read_pages(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from teleworkerd.protocol.messages import RunRequest
+from teleworkerd.protocol.types import TerminalSize
 from twctl.blocking import start
 from twctl.commands.options import Form, Verb, call_of, optional, output_form, parsed
 from twctl.parsing import (
@@ -20,6 +21,7 @@ from twctl.parsing import (
     parse_on_full,
     parse_percent,
     parse_text,
+    read_env_file,
 )
 from twctl.render import (
     SCHEMA,
@@ -80,6 +82,10 @@ def run(  # noqa: PLR0913 - one parameter for each option
         list[str] | None,
         typer.Option("-e", "--env", metavar="K=V|K", help="A variable; K copies it."),
     ] = None,
+    env_file: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Variables, K=V or K on a line each."),
+    ] = None,
     workdir: Annotated[
         str | None,
         typer.Option("-w", "--workdir", metavar="DIR", help="Where to run it."),
@@ -107,6 +113,19 @@ def run(  # noqa: PLR0913 - one parameter for each option
         str | None,
         typer.Option(metavar="ID", help="The same ID never starts a second job."),
     ] = None,
+    stdin: Annotated[
+        bool,
+        typer.Option(
+            "-i", "--stdin", help="Open its stdin; with -f it gets what comes on ours."
+        ),
+    ] = False,
+    tty: Annotated[
+        bool, typer.Option("-t", "--tty", help="Give it a terminal: one stream.")
+    ] = False,
+    wait_all: Annotated[
+        bool,
+        typer.Option("--wait-all", help="Go on until all that it started has ended."),
+    ] = False,
     no_reconnect: Annotated[
         bool, typer.Option("--no-reconnect", help="End when the connection does.")
     ] = False,
@@ -124,7 +143,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
         cpus=optional(parse_cpus, cpus, "--cpus"),
         pids=optional(parse_count, pids, "--pids"),
         strict_limits=strict_limits,
-        env=parsed(parse_env, env or [], "--env"),
+        env=_environment(env or [], env_file or [], tty=tty),
         workdir=workdir,
         name=optional(parse_text, name, "--name"),
         labels=dict(parsed(each(parse_label), label or [], "--label")),
@@ -133,6 +152,9 @@ def run(  # noqa: PLR0913 - one parameter for each option
         output_limit=optional(parse_bytes, output_limit, "--output-limit"),
         on_full=optional(parse_on_full, on_full, "--on-full"),
         user=optional(parse_text, user, "--user"),
+        stdin=stdin,
+        tty=_terminal() if tty else None,
+        wait_all=wait_all,
     )
     request_id = optional(parse_text, request_id, "--request-id")
     form = output_form(output)
@@ -140,10 +162,20 @@ def run(  # noqa: PLR0913 - one parameter for each option
 
     if follow:
         # asyncio doubles the time of a detached start.
-        from twctl.commands.following import run_and_follow  # noqa: PLC0415
+        from twctl.commands.following import (  # noqa: PLC0415
+            BOTH,
+            BOTH_AS_JSON,
+            Follow,
+            run_and_follow,
+        )
 
-        profile = call.profile()
-        return run_and_follow(profile, spec, request_id, reconnect=not no_reconnect)
+        how = Follow(
+            BOTH_AS_JSON if form is OutputForm.JSON else BOTH,
+            sends=stdin,
+            has_terminal=tty,
+            reconnect=not no_reconnect,
+        )
+        return run_and_follow(call.profile(), spec, request_id, how)
 
     request = RunRequest(0, request_id or os.urandom(16).hex(), spec)
     profile = call.profile()
@@ -159,3 +191,25 @@ def run(  # noqa: PLR0913 - one parameter for each option
         print_line(job)
 
     return 0
+
+
+def _environment(
+    texts: list[str], files: list[str], *, tty: bool
+) -> dict[bytes, bytes]:
+    """Return the variables of the job; those that are given singly win."""
+    env: dict[bytes, bytes] = {}
+
+    if tty and b"TERM" in os.environb:
+        env[b"TERM"] = os.environb[b"TERM"]
+
+    for file in files:
+        env |= parsed(read_env_file, file, "--env-file")
+
+    return env | parsed(parse_env, texts, "--env")
+
+
+def _terminal() -> TerminalSize:
+    # It brings termios.
+    from twctl.commands.keyboard import local_size  # noqa: PLC0415
+
+    return local_size() or TerminalSize()
