@@ -19,7 +19,7 @@ from twctl.render import print_error, print_line
 
 VERBS: Final = (
     *("run", "attach", "tail", "kill", "stop", "status", "list", "wait", "rm"),
-    *("top", "events", "info"),
+    *("top", "events", "info", "context"),
 )
 ALIASES: Final = {"ps": "list"}
 

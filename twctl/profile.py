@@ -122,7 +122,7 @@ def _say_missing(missing: list[str]) -> str:
     variables = _and([f"TWCTL_{name.upper()}" for name in missing])
     return (
         f"no {things} given; use {flags}, set {variables},"
-        " or choose a context with --context"
+        " or choose a context with --context ('twctl context set' makes one)"
     )
 
 
@@ -131,13 +131,13 @@ def _and(words: list[str]) -> str:
 
 
 def _read_context(path: Path, name: str | None) -> Settings:
-    if not path.exists():
-        if name:
-            raise ProfileError(f"there is no context {name!r}: {path} does not exist")
+    if name and not path.exists():
+        raise ProfileError(
+            f"there is no context {name!r}: {path} does not exist;"
+            f" 'twctl context set {name} --host HOST:PORT …' makes it"
+        )
 
-        return Settings()
-
-    config = _read_toml(path)
+    config = read_config(path)
     name = name or _text(config.get("current"), f"{path}: current")
 
     if name is None:
@@ -149,9 +149,18 @@ def _read_context(path: Path, name: str | None) -> Settings:
     if not isinstance(context, dict):
         known = ", ".join(sorted(contexts)) if isinstance(contexts, dict) else ""
         raise ProfileError(
-            f"there is no context {name!r} in {path}; it has {known or 'none'}"
+            f"there is no context {name!r} in {path}; it has {known or 'none'};"
+            f" 'twctl context set {name} --host HOST:PORT …' makes it"
         )
 
+    return settings_in(context, path, name)
+
+
+def settings_in(context: Mapping[str, object], path: Path, name: str) -> Settings:
+    """Return what the entries of a *context* say, its files as seen from *path*.
+
+    Raises `ProfileError` for what is no text.
+    """
     values = {key: _text(context.get(key), f"{path}: {name}.{key}") for key in _NAMES}
 
     for key in ("ca", "cert", "key"):
@@ -161,11 +170,17 @@ def _read_context(path: Path, name: str | None) -> Settings:
     return Settings(**values)
 
 
-def _read_toml(path: Path) -> dict[str, object]:
+def read_config(path: Path) -> dict[str, object]:
+    """Return what is in the file of contexts; nothing if there is no such file.
+
+    Raises `ProfileError` when it cannot be read.
+    """
     import tomllib  # noqa: PLC0415 - most calls have no use for it, and it is slow
 
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError) as error:
         raise ProfileError(f"{path} cannot be read: {error}") from error
 

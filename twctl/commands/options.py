@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from twctl.commands.light import LightCommand
+from twctl.commands.light import LightCommand, LightGroup
 from twctl.parsing import parse_ref
 from twctl.profile import Profile, Settings, load_profile
 from twctl.render import parse_form
@@ -44,6 +44,23 @@ class Verb:
     def __call__(self, function: F) -> F:
         self.app.command(cls=LightCommand, context_settings=self._settings)(function)
         return function
+
+
+class VerbGroup:
+    """The application of a verb that has verbs of its own."""
+
+    def __init__(self, doc: str) -> None:
+        self.app = typer.Typer(
+            cls=LightGroup,
+            help=doc,
+            add_completion=False,
+            rich_markup_mode=None,
+            pretty_exceptions_enable=False,
+        )
+
+    def command(self, name: str) -> Callable[[F], F]:
+        """Return what makes a function the verb of that *name*."""
+        return self.app.command(name, cls=LightCommand)
 
 
 def call_of(context: typer.Context) -> Call:
