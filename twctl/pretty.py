@@ -25,6 +25,12 @@ _DURABLE: Final = {
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 
+def ending(status: JobStatus) -> str:
+    """Return how a job has ended, as the rest of a sentence."""
+    code = "" if status.exit_code is None else f", exit code {status.exit_code}"
+    return f"{status.state}: {status.reason}{code}"
+
+
 def news_text(news: JobNews, *, with_owner: bool = False) -> str:
     """Return what became of a job on one line."""
     what = "removed" if news.removed else str(news.state)

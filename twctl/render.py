@@ -1,10 +1,11 @@
 """What `twctl` prints: JSON for programs, and text kept safe for terminals."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.messages import VERSION
@@ -201,6 +202,12 @@ def to_json(value: object) -> str:
     import json  # noqa: PLC0415 - most calls print none
 
     return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def has_colours(stream: TextIO | None) -> bool:
+    """Whether colours may be printed there: on a terminal, unless NO_COLOR is set."""
+    is_wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return is_wanted and stream is not None and stream.isatty()
 
 
 def print_json(value: object) -> None:

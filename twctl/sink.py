@@ -36,6 +36,9 @@ class Sink:
         else:
             await self._write_by_thread(data)
 
+    async def finish(self) -> None:
+        """Write what was kept back, which is nothing."""
+
     def close(self) -> None:
         """Give back what was opened; the descriptor itself stays open."""
         if self._own is not None:

@@ -1,13 +1,14 @@
 """Copies a job's output, or the wanted part of it, to local descriptors."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 
 from teleworkerd.protocol.types import JobStatus, Stream
 from twctl.client import RemoteJob
 from twctl.commands.dropping import GapNotices
+from twctl.commands.prefixing import Target
 from twctl.commands.writing import JsonLines, Raw, Stamped, Writer
 from twctl.cutting import Cut
 from twctl.lookback import Selection, Wanted, begins_line, select
@@ -19,12 +20,17 @@ from twctl.verify import DigestMismatch
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What goes where: which part of which streams, to which descriptors, how."""
+    """What goes where: which part of which streams, to which descriptors, how.
+
+    *target* opens a descriptor; with *named* JSON says of which job it is.
+    """
 
     descriptors: Mapping[Stream, int]
     wanted: Wanted = field(default_factory=Wanted)
     interleave: bool = False
     json: bool = False
+    named: bool = False
+    target: Callable[[int], Target] = Sink
 
 
 async def copy_output(job: RemoteJob, copy: Copy) -> JobStatus | None:
@@ -32,15 +38,35 @@ async def copy_output(job: RemoteJob, copy: Copy) -> JobStatus | None:
 
     Raises `BrokenPipeError` as soon as nobody reads stdout any more.
     """
+    [status] = await copy_outputs([(job, copy)])
+    return status
+
+
+async def copy_outputs(
+    wanted: Iterable[tuple[RemoteJob, Copy]],
+    *,
+    ended: Callable[[RemoteJob, JobStatus | None], None] = lambda *_: None,
+) -> list[JobStatus | None]:
+    """Copy of several jobs at once, as `copy_output` does; *ended* hears of each."""
+
+    async def copy_one(job: RemoteJob, copy: Copy) -> JobStatus | None:
+        status = await _Copying(job, copy).run()
+        ended(job, status)
+        return status
+
     try:
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(_watch(Sink(1)))
-            status = await group.create_task(_Copying(job, copy).run())
+            tasks = [group.create_task(copy_one(job, copy)) for job, copy in wanted]
+
+            for task in tasks:
+                await task
+
             watch.cancel()
     except BaseExceptionGroup as errors:
         raise _first(errors) from None
 
-    return status
+    return [task.result() for task in tasks]
 
 
 class _Copying:
@@ -50,7 +76,7 @@ class _Copying:
         self._job = job
         self._copy = copy
         self._notices = GapNotices(job.id)
-        self._sinks: dict[int, Sink] = {}
+        self._sinks: dict[int, Target] = {}
         self._json: JsonLines | None = None
         self._mismatch: DigestMismatch | None = None
 
@@ -59,17 +85,21 @@ class _Copying:
             stack.callback(self._notices.close)
 
             for fd in {*self._copy.descriptors.values()}:
-                self._sinks[fd] = Sink(fd)
+                self._sinks[fd] = self._copy.target(fd)
                 stack.callback(self._sinks[fd].close)
 
             if self._copy.json:
-                self._json = JsonLines(self._sinks[1])
+                job = self._job.id if self._copy.named else None
+                self._json = JsonLines(self._sinks[1], job=job)
 
             readings = await self._read_all()
             status = _last_status(readings)
 
             if self._json is not None:
                 await self._json.flush()
+
+            for sink in self._sinks.values():
+                await sink.finish()
 
             if self._mismatch is not None:
                 raise self._mismatch

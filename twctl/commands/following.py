@@ -1,7 +1,8 @@
 """Follows a job: what it writes goes to us, our signals go to it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Final
@@ -10,14 +11,16 @@ from teleworkerd.protocol.errors import TooMany
 from teleworkerd.protocol.types import JobSpec, JobState, JobStatus, Stream
 from twctl.client import Client, RemoteJob
 from twctl.commands.attaching import Desk, sending, sizing
-from twctl.commands.copying import Copy, copy_output
+from twctl.commands.copying import Copy, copy_output, copy_outputs
 from twctl.commands.forwarding import Forwarder
 from twctl.commands.loop import run_loop
+from twctl.commands.prefixing import Board, prefixes
 from twctl.exit_codes import ExitCode, job_code
 from twctl.lookback import Wanted
 from twctl.moments import Moment, nanoseconds
+from twctl.pretty import SHORT_ID, ending
 from twctl.profile import Profile
-from twctl.render import not_applied, print_notice, print_warning
+from twctl.render import has_colours, not_applied, print_notice, print_warning
 
 
 BOTH: Final = Copy({Stream.STDOUT: 1, Stream.STDERR: 2}, Wanted(follow=True))
@@ -31,9 +34,9 @@ BOTH_AS_JSON: Final = Copy(
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """What to read of a job, and how it shall end."""
+    """What to read of jobs, and how it shall end."""
 
-    job: str
+    jobs: tuple[str, ...]
     copy: Copy
     since: Moment | None = None
     until: Moment | None = None
@@ -81,16 +84,52 @@ def _client(profile: Profile, *, reconnect: bool, desk: Desk | None = None) -> C
 async def _tail(profile: Profile, tail: Tail) -> int:
     async with _client(profile, reconnect=tail.reconnect) as client:
         # Whatever is asked is asked of one job, though its name may pass to another.
-        job = client.job(await client.job(tail.job).resolve())
-        status = await copy_output(job, _with_times(client, tail))
+        ids = {await client.job(ref).resolve(): ref for ref in tail.jobs}
+        jobs = {client.job(job_id): ref for job_id, ref in ids.items()}
+        copy = _with_times(client, tail)
 
-        if tail.exit_code and status is None:
-            status = await job.status()
+        if len(jobs) == 1:
+            [job] = jobs
+            ends = [await copy_output(job, copy)]
+        else:
+            ends = await _tail_many(jobs, copy)
 
-    if status is not None and (tail.copy.wanted.follow or tail.exit_code):
-        _tell_what_may_be_missing(status)
+        if tail.exit_code:
+            ends = [
+                end or await job.status() for job, end in zip(jobs, ends, strict=True)
+            ]
 
-    return job_code(status) if status is not None and tail.exit_code else ExitCode.OK
+    for end in ends:
+        if end is not None and (tail.copy.wanted.follow or tail.exit_code):
+            _tell_what_may_be_missing(end)
+
+    codes = [job_code(end) for end in ends if end is not None and tail.exit_code]
+    return max(codes, default=ExitCode.OK)
+
+
+async def _tail_many(
+    jobs: Mapping[RemoteJob, str], copy: Copy
+) -> list[JobStatus | None]:
+    """Copy of all *jobs*, which were called so, each line with whose it is."""
+    labels = {
+        job: ref[:SHORT_ID] if ref.lower() == job.id else ref
+        for job, ref in jobs.items()
+    }
+    heads = prefixes([*labels.values()], colours=has_colours(sys.stdout))
+    board = Board()
+
+    def one(job: RemoteJob) -> Copy:
+        head = b"" if copy.json else heads[labels[job]]
+        return replace(copy, named=True, target=lambda fd: board.target(fd, head))
+
+    def ended(job: RemoteJob, status: JobStatus | None) -> None:
+        if status is not None and copy.wanted.follow and not copy.json:
+            print_notice(f"job {labels[job]} {ending(status)}")
+
+    try:
+        return await copy_outputs([(job, one(job)) for job in jobs], ended=ended)
+    finally:
+        board.close()
 
 
 async def _run(

@@ -1,26 +1,47 @@
 """`twctl kill`: sends a signal."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Any, Final
 
 import typer
 
 from teleworkerd.protocol.messages import KillRequest
+from twctl.commands.choosing import FilterTexts, Refs, chosen
+from twctl.commands.light import LightCommand
 from twctl.commands.many import tell_each
-from twctl.commands.options import Refs, Verb, call_of, parsed
+from twctl.commands.options import Verb, call_of, parsed
 from twctl.parsing import parse_signal
 
 
-verb = Verb()
+_SIGNAL: Final = re.compile(r"-([0-9]+|[A-Z][A-Z0-9+-]*)")
+
+
+class KillCommand(LightCommand):
+    """Takes `-9` and `-TERM` for signals, as kill(1) does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        options = [
+            f"--signal={match[1]}" if (match := _SIGNAL.fullmatch(arg)) else arg
+            for arg in args[:end]
+        ]
+        return super().parse_args(ctx, [*options, *args[end:]])
+
+
+verb = Verb(cls=KillCommand)
 
 
 @verb
 def kill(
     context: typer.Context,
-    jobs: Refs,
+    jobs: Refs = None,
     *,
+    filters: FilterTexts = None,
     signal: Annotated[
         str,
-        typer.Option("-s", "--signal", metavar="SIG", help="9, KILL or SIGKILL."),
+        typer.Option(
+            "-s", "--signal", metavar="SIG", help="9, KILL or SIGKILL; also -9, -KILL."
+        ),
     ] = "KILL",
     tree: Annotated[
         bool, typer.Option("--tree", help="Send it to every process of the job.")
@@ -30,6 +51,6 @@ def kill(
     number = parsed(parse_signal, signal, "--signal")
     return tell_each(
         call_of(context),
-        jobs,
+        chosen(jobs, filters),
         lambda request, job: KillRequest(request, job, number, tree),
     )

@@ -2,15 +2,13 @@
 
 import functools
 import time
-from dataclasses import replace
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from teleworkerd.protocol.messages import EVERYBODY, MAX_PAGE, ListRequest
-from teleworkerd.protocol.responses import ListResponse
-from teleworkerd.protocol.types import JobState, JobStatus
+from teleworkerd.protocol.messages import EVERYBODY, ListRequest
 from twctl.blocking import BlockingSession
+from twctl.commands.choosing import LIVE, read_pages
 from twctl.commands.filters import parse_filters
 from twctl.commands.options import (
     Form,
@@ -32,8 +30,6 @@ from twctl.render import (
     status_object,
 )
 
-
-LIVE: Final = tuple(state for state in JobState if not state.is_final)
 
 verb = Verb()
 
@@ -86,7 +82,7 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each option
         return watch_list(profile, request, most, form)
 
     with BlockingSession(profile, warn=print_warning) as session:
-        jobs = _read_pages(session, request, most)
+        jobs = read_pages(session, request, most)
 
     if quiet:
         for job in jobs:
@@ -98,21 +94,3 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each option
         print_text(list_text(jobs, now=time.time_ns(), with_owners=others))
 
     return 0
-
-
-def _read_pages(
-    session: BlockingSession, request: ListRequest, limit: int | None
-) -> list[JobStatus]:
-    jobs: list[JobStatus] = []
-
-    while limit is None or len(jobs) < limit:
-        size = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(jobs))
-        response = session.ask(replace(request, limit=size), ListResponse)
-        jobs += response.jobs
-
-        if not response.more or not response.jobs:
-            break
-
-        request = replace(request, before=response.jobs[-1].id)
-
-    return jobs

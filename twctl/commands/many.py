@@ -1,19 +1,20 @@
 """Asks the same of several jobs over one connection."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from teleworkerd.protocol.errors import RequestError
 from teleworkerd.protocol.messages import Request
 from teleworkerd.protocol.responses import DoneResponse
 from twctl.blocking import RESPONSE_TIMEOUT, BlockingSession
-from twctl.commands.options import Call, job_ref
+from twctl.commands.choosing import Choice, find
+from twctl.commands.options import Call
 from twctl.exit_codes import ExitCode, of_error
-from twctl.render import print_error, print_notice, print_warning
+from twctl.render import print_error, print_line, print_notice, print_warning
 
 
 def tell_each(
     call: Call,
-    jobs: Sequence[str],
+    choice: Choice,
     request: Callable[[int, str], Request],
     *,
     timeout: float | None = RESPONSE_TIMEOUT,
@@ -21,14 +22,14 @@ def tell_each(
 ) -> int:
     """Send each job the *request* that is made from a number and the job.
 
-    One that is refused does not keep the others from being told. The IDs of those
-    that were told are added to *done*. Returns the exit code.
+    The IDs of those that a filter has found are printed. One that is refused does not
+    keep the others from being told. The IDs of those that were told are added to
+    *done*, and then not printed. Returns the exit code.
     """
-    jobs = [job_ref(job) for job in jobs]
     code: int = ExitCode.OK
 
     with BlockingSession(call.profile(), warn=print_warning) as session:
-        for number, job in enumerate(jobs):
+        for number, job in enumerate(find(session, choice)):
             try:
                 response = session.ask(
                     request(number, job), DoneResponse, timeout=timeout
@@ -39,6 +40,8 @@ def tell_each(
             else:
                 if done is not None:
                     done.append(response.job)
+                elif choice.filters is not None:
+                    print_line(response.job)
 
                 if response.already_ended:
                     print_notice(f"job {response.job} had already ended")

@@ -32,17 +32,21 @@ class Call:
 class Verb:
     """The application of one verb, without what makes typer slow.
 
-    Decorates the verb's function, whose options are all flags or text.
+    Decorates the verb's function, whose options are all flags or text. *cls* may read
+    them in a way of its own.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(
+        self, *, cls: type[LightCommand] = LightCommand, **settings: Any
+    ) -> None:
+        self._cls = cls
         self._settings = settings
         self.app = typer.Typer(
             add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
         )
 
     def __call__(self, function: F) -> F:
-        self.app.command(cls=LightCommand, context_settings=self._settings)(function)
+        self.app.command(cls=self._cls, context_settings=self._settings)(function)
         return function
 
 

@@ -3,8 +3,9 @@
 import typer
 
 from teleworkerd.protocol.messages import RemoveRequest
+from twctl.commands.choosing import ENDED, FilterTexts, Refs, chosen
 from twctl.commands.many import tell_each
-from twctl.commands.options import Form, Refs, Verb, call_of, output_form
+from twctl.commands.options import Form, Verb, call_of, output_form
 from twctl.render import SCHEMA, OutputForm, print_json
 
 
@@ -12,13 +13,25 @@ verb = Verb()
 
 
 @verb
-def rm(context: typer.Context, jobs: Refs, *, output: Form = "text") -> int:
+def rm(
+    context: typer.Context,
+    jobs: Refs = None,
+    *,
+    filters: FilterTexts = None,
+    output: Form = "text",
+) -> int:
     """Remove the record and the output of jobs that have ended."""
     form = output_form(output)
+    is_json = form is OutputForm.JSON
     removed: list[str] = []
-    code = tell_each(call_of(context), jobs, RemoveRequest, done=removed)
+    code = tell_each(
+        call_of(context),
+        chosen(jobs, filters, states=ENDED),
+        RemoveRequest,
+        done=removed if is_json else None,
+    )
 
-    if form is OutputForm.JSON:
+    if is_json:
         print_json({"schema": SCHEMA, "removed": removed})
 
     return code

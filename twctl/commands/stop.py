@@ -6,8 +6,9 @@ import typer
 
 from teleworkerd.protocol.messages import MAX_GRACE, StopRequest
 from twctl.blocking import RESPONSE_TIMEOUT
+from twctl.commands.choosing import FilterTexts, Refs, chosen
 from twctl.commands.many import tell_each
-from twctl.commands.options import Refs, Verb, call_of, parsed
+from twctl.commands.options import Verb, call_of, parsed
 from twctl.parsing import parse_duration
 
 
@@ -19,8 +20,9 @@ verb = Verb()
 @verb
 def stop(
     context: typer.Context,
-    jobs: Refs,
+    jobs: Refs = None,
     *,
+    filters: FilterTexts = None,
     time: Annotated[
         str,
         typer.Option(
@@ -32,7 +34,7 @@ def stop(
     grace = parsed(_parse_grace, time, "--time")
     return tell_each(
         call_of(context),
-        jobs,
+        chosen(jobs, filters),
         lambda request, job: StopRequest(request, job, grace),
         timeout=None if grace is None else grace + RESPONSE_TIMEOUT,
     )

@@ -6,7 +6,7 @@ import typer
 
 from teleworkerd.protocol.types import Stream
 from twctl.commands.options import (
-    Ref,
+    Refs,
     Verb,
     call_of,
     job_ref,
@@ -25,7 +25,7 @@ verb = Verb()
 @verb
 def tail(  # noqa: PLR0913 - one parameter for each option
     context: typer.Context,
-    job: Ref,
+    jobs: Refs,
     *,
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on until the job has ended.")
@@ -87,7 +87,10 @@ def tail(  # noqa: PLR0913 - one parameter for each option
         ),
     ] = "text",
 ) -> int:
-    """Write a job's stdout as it is, from the first byte on."""
+    """Write a job's stdout as it is, from the first byte on.
+
+    Of several jobs, lines are written, each with the job that it is of before it.
+    """
     refuse_both(err, "--err", both, "--all")
     refuse_both(err, "--err", interleave, "--interleave")
     refuse_both(lines is not None, "--lines", size is not None, "--bytes")
@@ -116,7 +119,7 @@ def tail(  # noqa: PLR0913 - one parameter for each option
         descriptors = {Stream.STDERR if err else Stream.STDOUT: 1}
 
     what = Tail(
-        job_ref(job),
+        tuple(dict.fromkeys(job_ref(job) for job in jobs)),
         Copy(descriptors, wanted, interleave, is_json),
         optional(parse_moment, since, "--since"),
         optional(parse_moment, until, "--until"),

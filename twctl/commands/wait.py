@@ -4,15 +4,8 @@ from typing import Annotated
 
 import typer
 
-from twctl.commands.options import (
-    Form,
-    Refs,
-    Verb,
-    call_of,
-    job_ref,
-    optional,
-    output_form,
-)
+from twctl.commands.choosing import FilterTexts, Refs, chosen
+from twctl.commands.options import Form, Verb, call_of, optional, output_form
 from twctl.parsing import parse_duration
 
 
@@ -20,10 +13,15 @@ verb = Verb()
 
 
 @verb
-def wait(
+def wait(  # noqa: PLR0913 - one parameter for each option
     context: typer.Context,
-    jobs: Refs,
+    jobs: Refs = None,
     *,
+    filters: FilterTexts = None,
+    first: Annotated[
+        bool,
+        typer.Option("--any", help="Until one has ended: print its ID and its code."),
+    ] = False,
     timeout: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="Give up, with 124, after 10s, 5m…"),
@@ -35,11 +33,11 @@ def wait(
 ) -> int:
     """Wait until jobs have ended; print a code per line, exit with the highest."""
     # asyncio would slow down the help of all verbs.
-    from twctl.commands.waiting import wait_for_all  # noqa: PLC0415
+    from twctl.commands.waiting import Wait, wait_for_jobs  # noqa: PLC0415
 
     form = output_form(output)
-    refs = [job_ref(job) for job in jobs]
     seconds = optional(parse_duration, timeout, "--timeout")
-    return wait_for_all(
-        call_of(context).profile(), refs, seconds, form, reconnect=not no_reconnect
+    wanted = Wait(chosen(jobs, filters), seconds, is_for_any=first)
+    return wait_for_jobs(
+        call_of(context).profile(), wanted, form, reconnect=not no_reconnect
     )

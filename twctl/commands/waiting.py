@@ -1,11 +1,13 @@
 """Waits for several jobs at once over one connection."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.types import JobStatus
 from twctl.client import Client
+from twctl.commands.choosing import Choice
 from twctl.commands.loop import run_loop
 from twctl.exit_codes import ExitCode, job_code, of_error
 from twctl.profile import Profile
@@ -23,54 +25,109 @@ from twctl.render import (
 Outcome = JobStatus | TeleworkerError | None
 
 
-def wait_for_all(
-    profile: Profile,
-    refs: Sequence[str],
-    timeout: float | None,
-    form: OutputForm,
-    *,
-    reconnect: bool,
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """For which jobs to wait, how many seconds, and whether until any has ended."""
+
+    jobs: Choice
+    timeout: float | None = None
+    is_for_any: bool = False
+
+
+def wait_for_jobs(
+    profile: Profile, wait: Wait, form: OutputForm, *, reconnect: bool
 ) -> int:
     """Wait, print a code for each job that ended, and return the highest.
 
-    After *timeout* seconds the code is 124, whatever had ended by then.
+    After the time-out the code is 124, whatever had ended by then. Of any, the ID is
+    printed too, and the code is that of the first that ended.
     """
     retry_for = None if reconnect else 0
     client = Client(
         profile, retry_for=retry_for, notice=print_notice, warn=print_warning
     )
-    outcomes = run_loop(_wait(client, refs, timeout))
-    ended = [outcome for outcome in outcomes if isinstance(outcome, JobStatus)]
+    outcomes = run_loop(_wait(client, wait))
+
+    if not outcomes:
+        print_notice("no job fits")
+
+    ended = [end for end in outcomes.values() if isinstance(end, JobStatus)]
 
     if form is OutputForm.JSON:
         print_json([status_object(status) for status in ended])
 
-    codes = [_report(outcome, form) for outcome in outcomes if outcome is not None]
+    codes = [
+        _report(outcome, form, with_id=wait.is_for_any)
+        for outcome in outcomes.values()
+        if outcome is not None
+    ]
+    going_on = [ref for ref, outcome in outcomes.items() if outcome is None]
 
-    if None in outcomes:
-        going_on = [ref for ref, end in zip(refs, outcomes, strict=True) if end is None]
-        print_error(f"not ended within {timeout:g} s: {' '.join(going_on)}")
+    if going_on and not (wait.is_for_any and codes):
+        print_error(f"not ended within {wait.timeout:g} s: {' '.join(going_on)}")
         return ExitCode.TIMED_OUT
 
-    return max(codes)
+    return max(codes, default=ExitCode.OK)
 
 
-async def _wait(
-    client: Client,
-    refs: Sequence[str],
-    timeout: float | None,  # noqa: ASYNC109 - what has ended by then is wanted
-) -> list[Outcome]:
+async def _wait(client: Client, wait: Wait) -> dict[str, Outcome]:
     async with client:
-        tasks = [asyncio.create_task(client.job(ref).wait()) for ref in refs]
+        refs = await _find(client, wait.jobs)
+        tasks = {ref: asyncio.create_task(client.job(ref).wait()) for ref in refs}
+        when = asyncio.FIRST_COMPLETED if wait.is_for_any else asyncio.ALL_COMPLETED
 
         try:
-            await asyncio.wait(tasks, timeout=timeout)
-            return [_outcome(task) for task in tasks]
+            if wait.timeout == 0:
+                await _look(client, tasks)
+            elif tasks:
+                await asyncio.wait(
+                    tasks.values(), timeout=wait.timeout, return_when=when
+                )
+
+            outcomes = {ref: _outcome(task) for ref, task in tasks.items()}
         finally:
-            for task in tasks:
+            for task in tasks.values():
                 task.cancel()
 
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    if not wait.is_for_any:
+        return outcomes
+
+    # Of several that ended at once, the one that ended first.
+    done = {ref: end for ref, end in outcomes.items() if end is not None}
+    return dict(sorted(done.items(), key=_ended_at)[:1]) or outcomes
+
+
+async def _find(client: Client, choice: Choice) -> Sequence[str]:
+    if choice.filters is None:
+        return choice.refs
+
+    if (request := choice.request) is None:
+        return ()
+
+    found = await client.list(
+        states=request.states, name=request.name, labels=request.labels
+    )
+    return [job.id for job in found]
+
+
+async def _look(client: Client, tasks: Mapping[str, asyncio.Task[JobStatus]]) -> None:
+    """Have those of *tasks* done whose jobs have ended already."""
+    for ref, task in tasks.items():
+        try:
+            status = await client.job(ref).status()
+        except TeleworkerError:
+            await asyncio.wait([task])  # which says the same
+        else:
+            if status.state.is_final:
+                await asyncio.wait([task])
+
+
+def _ended_at(item: tuple[str, Outcome]) -> int:
+    _, outcome = item
+    at = outcome.ended_at if isinstance(outcome, JobStatus) else None
+    return at or 0
 
 
 def _outcome(task: asyncio.Task[JobStatus]) -> Outcome:
@@ -88,7 +145,9 @@ def _outcome(task: asyncio.Task[JobStatus]) -> Outcome:
     raise error
 
 
-def _report(outcome: JobStatus | TeleworkerError, form: OutputForm) -> int:
+def _report(
+    outcome: JobStatus | TeleworkerError, form: OutputForm, *, with_id: bool
+) -> int:
     if isinstance(outcome, TeleworkerError):
         print_error(outcome)
         return of_error(outcome, is_run=False)
@@ -96,6 +155,6 @@ def _report(outcome: JobStatus | TeleworkerError, form: OutputForm) -> int:
     code = job_code(outcome)
 
     if form is OutputForm.TEXT:
-        print_line(str(code))
+        print_line(f"{outcome.id} {code}" if with_id else str(code))
 
     return code

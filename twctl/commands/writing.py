@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Piece, Stream
+from twctl.commands.prefixing import Target
 from twctl.cutting import part
 from twctl.render import SCHEMA, moment, to_json
-from twctl.sink import Sink
 from twctl.stamps import Stamper, runs
 from twctl.verify import stream_status
 
@@ -30,7 +30,7 @@ class Writer(Protocol):
 class Raw:
     """Writes bytes as they are, each stream's to its own descriptor."""
 
-    def __init__(self, sinks: Mapping[Stream, Sink]) -> None:
+    def __init__(self, sinks: Mapping[Stream, Target]) -> None:
         self._sinks = sinks
 
     async def write(self, piece: Piece) -> None:
@@ -45,7 +45,7 @@ class Stamped:
     """Writes the lines of each stream with their times before them."""
 
     def __init__(
-        self, sinks: Mapping[Stream, Sink], stampers: Mapping[Stream, Stamper]
+        self, sinks: Mapping[Stream, Target], stampers: Mapping[Stream, Stamper]
     ) -> None:
         self._sinks = sinks
         self._stampers = stampers
@@ -65,11 +65,12 @@ class JsonLines:
     """Writes an object on a line of its own for what came at one time.
 
     Bytes that are text are given as text; a character whose bytes came apart is
-    kept together.
+    kept together. With a *job* each names it.
     """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Target, *, job: str | None = None) -> None:
         self._sink = sink
+        self._job = {} if job is None else {"job": job}
         self._turn = asyncio.Lock()
         self._begun: dict[Stream, Chunk] = {}  # the first bytes of a character
 
@@ -138,7 +139,9 @@ class JsonLines:
         return [] if begun is None else [_object(begun)]
 
     async def _print(self, *objects: Mapping[str, object]) -> None:
-        lines = [to_json({"schema": SCHEMA, **fields}) for fields in objects]
+        lines = [
+            to_json({"schema": SCHEMA, **self._job, **fields}) for fields in objects
+        ]
 
         if lines:
             async with self._turn:
