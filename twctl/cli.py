@@ -19,9 +19,9 @@ from twctl.render import print_error, print_line
 
 VERBS: Final = (
     *("run", "attach", "tail", "kill", "stop", "status", "list", "wait", "rm"),
-    *("top", "events", "info", "context"),
+    *("top", "events", "info", "context", "completion"),
 )
-ALIASES: Final = {"ps": "list"}
+ALIASES: Final = {"ps": "list", "__complete": "completing"}
 
 
 class Verbs(LightGroup):
@@ -35,7 +35,7 @@ class Verbs(LightGroup):
         del ctx
         verb = ALIASES.get(cmd_name, cmd_name)
 
-        if verb not in VERBS:
+        if cmd_name not in {*VERBS, *ALIASES}:
             return None
 
         module = importlib.import_module(f"twctl.commands.{verb}")

@@ -1,0 +1,221 @@
+"""`twctl __complete`: what may stand where somebody presses the tabulator."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import typer
+
+from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.protocol.messages import ListRequest
+from teleworkerd.protocol.responses import ListResponse
+from teleworkerd.protocol.types import JobState, JobStatus, OnFull
+from twctl.blocking import BlockingSession
+from twctl.commands.choosing import ENDED, LIVE
+from twctl.commands.completion import SCRIPTS
+from twctl.commands.options import Verb
+from twctl.contexts import read_contexts
+from twctl.pretty import command_line, shorten
+from twctl.profile import Settings, config_path, load_profile
+from twctl.render import escape
+
+
+PATIENCE: Final = 1.0  # seconds; then the server has nothing to say
+
+# Which jobs a verb is for, by their states; those that are not here take none.
+JOBS: Final[Mapping[str, tuple[JobState, ...]]] = {
+    "attach": LIVE,
+    "kill": LIVE,
+    "stop": LIVE,
+    "top": LIVE,
+    "wait": LIVE,
+    "rm": ENDED,
+    "status": (),
+    "tail": (),
+}
+CHOICES: Final[Mapping[str, Sequence[str]]] = {
+    "--output": ("text", "json"),
+    "--on-full": tuple(OnFull),
+    "--filter": (*(f"state={state}" for state in JobState), "label=", "name="),
+    "--signal": tuple(number.name.removeprefix("SIG") for number in signal.Signals),
+}
+
+Candidates = Iterable[tuple[str, str]]
+"""Words and what they mean."""
+
+verb = Verb(allow_interspersed_args=False)
+
+
+@verb
+def complete(
+    context: typer.Context,
+    shell: Annotated[str, typer.Argument()],
+    words: Annotated[list[str], typer.Argument()],
+) -> int:
+    """Print the words that may take the place of the last one."""
+    group: Any = context.find_root().command
+    *before, incomplete = words
+
+    for word, meaning in Completion(group, context).candidates(before, incomplete):
+        if word.startswith(incomplete):
+            sys.stdout.write(f"{_shown(shell, escape(word), escape(meaning))}\n")
+
+    return 0
+
+
+def _shown(shell: str, word: str, meaning: str) -> str:
+    match shell:
+        case "zsh":
+            return f"{word.replace(':', chr(92) + ':')}:{meaning}"
+        case "fish" if meaning:
+            return f"{word}\t{meaning}"
+        case _:
+            return word
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where in a call the cursor is."""
+
+    command: Any
+    names: list[str]  # of the verbs up to here
+    option: str | None = None  # whose value comes next
+    arguments: int = 0  # before it
+
+
+class Completion:
+    """Finds what may stand in a call of *group*, without making it."""
+
+    def __init__(self, group: Any, context: typer.Context) -> None:
+        self._group = group
+        self._context = context
+        self._settings: dict[str, str] = {}
+
+    def candidates(self, before: Sequence[str], incomplete: str) -> Candidates:
+        """Return what may come after *before* and is not whole yet."""
+        place = self._walk(before)
+
+        if place.option is not None:
+            return self._values(place.option)
+
+        if incomplete.startswith("-") and "--" not in before:
+            return self._options(place.command)
+
+        if hasattr(place.command, "list_commands"):
+            return self._verbs(place.command)
+
+        return self._arguments(place)
+
+    def _walk(self, words: Sequence[str]) -> _Place:
+        place = _Place(self._group, [])
+
+        for word in words:
+            if place.option is not None:
+                self._settings[place.option] = word
+                place.option = None
+            elif word.startswith("-") and len(word) > 1:
+                name, equals, value = word.partition("=")
+                option = self._find(place.command, name)
+
+                if option is not None and not option.is_flag:
+                    if equals:
+                        self._settings[option.opts[-1]] = value
+                    else:
+                        place.option = option.opts[-1]
+            elif not hasattr(place.command, "get_command"):
+                place.arguments += 1
+            elif (found := self._command(place.command, word)) is not None:
+                place.command = found
+                place.names.append(word)
+
+        return place
+
+    def _command(self, group: Any, name: str) -> Any:
+        return group.get_command(self._context, name)
+
+    def _params(self, command: Any) -> Iterator[Any]:
+        return (
+            param
+            for param in command.get_params(self._context)
+            if param.param_type_name == "option"
+        )
+
+    def _find(self, command: Any, name: str) -> Any:
+        return next(
+            (param for param in self._params(command) if name in param.opts), None
+        )
+
+    def _options(self, command: Any) -> Candidates:
+        for param in self._params(command):
+            for name in param.opts:
+                yield name, param.help or ""
+
+    def _verbs(self, group: Any) -> Candidates:
+        for name in group.list_commands(self._context):
+            yield name, self._command(group, name).get_short_help_str(60)
+
+    def _values(self, option: str) -> Candidates:
+        if option == "--context":
+            return self._contexts()
+
+        return ((word, "") for word in CHOICES.get(option, ()))
+
+    def _arguments(self, place: _Place) -> Candidates:
+        match place.names:
+            case ["context", "use" | "rm" | "set"]:
+                return self._contexts()
+            case ["completion"]:
+                return ((shell, "") for shell in SCRIPTS)
+            case [verb] if verb in JOBS:
+                return self._jobs(JOBS[verb])
+            case _:
+                return ()
+
+    def _contexts(self) -> Candidates:
+        try:
+            contexts = read_contexts(config_path(os.environ))
+        except TeleworkerError:
+            return
+
+        for name, entries in contexts.named.items():
+            yield name, str(entries.get("host", ""))
+
+    def _jobs(self, states: tuple[JobState, ...]) -> Candidates:
+        jobs = within(PATIENCE, lambda: self._list(states))
+
+        for job in jobs:
+            yield job.id, f"{job.state}: {shorten(command_line(job))}"
+
+            if job.name is not None:
+                yield job.name, f"{job.state}: {shorten(command_line(job))}"
+
+    def _list(self, states: tuple[JobState, ...]) -> Sequence[JobStatus]:
+        parts = ("--host", "--ca", "--cert", "--key")
+        settings = Settings(*(self._settings.get(part) for part in parts))
+        profile = load_profile(settings, context=self._settings.get("--context"))
+
+        with BlockingSession(profile) as session:
+            # A page is more than anybody looks through.
+            return session.ask(ListRequest(0, states, limit=100), ListResponse).jobs
+
+
+def within(
+    seconds: float, ask: Callable[[], Sequence[JobStatus]]
+) -> Sequence[JobStatus]:
+    """Return what *ask* returns, nothing if it fails or takes longer."""
+
+    def too_late(*_: object) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, too_late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    try:
+        return ask()
+    except (TeleworkerError, OSError):
+        return ()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,0 +1,58 @@
+"""`twctl completion`: what a shell needs to complete calls of `twctl`."""
+
+from typing import Annotated, Final
+
+import typer
+
+from twctl.commands.options import Verb
+from twctl.render import print_text
+
+
+# Each asks `twctl __complete SHELL WORD...` with the words up to the cursor.
+SCRIPTS: Final = {
+    "bash": """\
+_twctl() {
+    local IFS=$'\\n'
+    COMPREPLY=($(twctl __complete bash "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+}
+complete -o bashdefault -o default -F _twctl twctl""",
+    "zsh": """\
+#compdef twctl
+_twctl() {
+    local -a found
+    found=("${(@f)$(twctl __complete zsh "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+    if [[ -n "${found[1]}" ]]; then
+        _describe twctl found
+    else
+        _files
+    fi
+}
+compdef _twctl twctl""",
+    "fish": """\
+function __twctl_complete
+    set -l words (commandline -opc) (commandline -ct)
+    twctl __complete fish $words[2..-1] 2>/dev/null
+end
+complete -c twctl -a '(__twctl_complete)'""",
+}
+
+verb = Verb()
+
+
+@verb
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish")],
+) -> int:
+    """Print what has a shell complete verbs, options, contexts and jobs.
+
+    In ~/.bashrc: eval "$(twctl completion bash)". In ~/.zshrc, after compinit:
+    eval "$(twctl completion zsh)". For fish: twctl completion fish >
+    ~/.config/fish/completions/twctl.fish
+    """
+    if shell not in SCRIPTS:
+        raise typer.BadParameter(
+            f"{shell!r} is not {', '.join(SCRIPTS)}", param_hint="SHELL"
+        )
+
+    print_text(SCRIPTS[shell])
+    return 0
