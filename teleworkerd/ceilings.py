@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Final, Literal
 
 from teleworkerd.protocol.errors import TeleworkerError
-from teleworkerd.protocol.types import Limits
+from teleworkerd.protocol.spec import Limits
 from teleworkerd.settings import LimitsConfig
 
 

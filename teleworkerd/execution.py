@@ -5,16 +5,15 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import LaunchFailure, Usage
 from teleworkerd.protocol.types import (
     AtMost,
     InputEndReason,
-    LaunchFailure,
-    Limits,
     Nanoseconds,
     Offset,
     Reason,
     Text,
-    Usage,
     Word,
 )
 

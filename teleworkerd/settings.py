@@ -11,17 +11,8 @@ from typing import Annotated, Final, NamedTuple
 
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.messages import MAX_ACCOUNTS, MAX_CHUNK
-from teleworkerd.protocol.types import (
-    MAX_MEMORY_MB,
-    MAX_PIDS,
-    MAX_TIMEOUT,
-    AtMost,
-    Between,
-    Offset,
-    OnFull,
-    Role,
-    Word,
-)
+from teleworkerd.protocol.spec import MAX_MEMORY_MB, MAX_PIDS, MAX_TIMEOUT
+from teleworkerd.protocol.types import AtMost, Between, Offset, OnFull, Role, Word
 
 
 KIB: Final = 1 << 10

@@ -19,16 +19,9 @@ from teleworkerd.execution import (
 from teleworkerd.executors.base import ExecutionSink
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.output.gaps import read_gaps
-from teleworkerd.protocol.types import (
-    JobSpec,
-    JobState,
-    JobStatus,
-    Limits,
-    Reason,
-    Stream,
-    TerminalSize,
-    Usage,
-)
+from teleworkerd.protocol.spec import JobSpec, Limits, TerminalSize
+from teleworkerd.protocol.status import JobStatus, Usage
+from teleworkerd.protocol.types import JobState, Reason, Stream
 from teleworkerd.settings import DaemonConfig, OutputConfig
 from teleworkerd.store import JobRecord
 from tests.output.written import Written

@@ -11,7 +11,7 @@ from teleworkerd.ceilings import (
     named_defaults,
     timeout_of,
 )
-from teleworkerd.protocol.types import Limits
+from teleworkerd.protocol.spec import Limits
 from teleworkerd.settings import LimitsConfig
 
 

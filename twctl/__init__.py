@@ -41,21 +41,22 @@ if TYPE_CHECKING:
         UnsupportedVersion,
     )
     from teleworkerd.protocol.responses import InfoResponse, JobNews
+    from teleworkerd.protocol.spec import Limits, TerminalSize
+    from teleworkerd.protocol.status import (
+        JobStatus,
+        LaunchFailure,
+        StreamStatus,
+        Usage,
+    )
     from teleworkerd.protocol.types import (
         Chunk,
         Gap,
         InputEndReason,
         JobState,
-        JobStatus,
-        LaunchFailure,
-        Limits,
         OnFull,
         Reason,
         Role,
         Stream,
-        StreamStatus,
-        TerminalSize,
-        Usage,
     )
     from twctl.client import Client, RemoteJob, connect
     from twctl.input import InputEnded, JobInput
@@ -137,21 +138,22 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
     "twctl.sampling": ("JobUse", "Sample"),
     "twctl.verify": ("DigestMismatch",),
     "teleworkerd.protocol.responses": ("InfoResponse", "JobNews"),
+    "teleworkerd.protocol.spec": ("Limits", "TerminalSize"),
+    "teleworkerd.protocol.status": (
+        "JobStatus",
+        "LaunchFailure",
+        "StreamStatus",
+        "Usage",
+    ),
     "teleworkerd.protocol.types": (
         "Chunk",
         "Gap",
         "InputEndReason",
         "JobState",
-        "JobStatus",
-        "LaunchFailure",
-        "Limits",
         "OnFull",
         "Reason",
         "Role",
         "Stream",
-        "StreamStatus",
-        "TerminalSize",
-        "Usage",
     ),
 }
 

@@ -31,16 +31,9 @@ from teleworkerd.protocol.responses import (
     RunResponse,
     StatusResponse,
 )
-from teleworkerd.protocol.types import (
-    Chunk,
-    Gap,
-    JobSpec,
-    JobState,
-    JobStatus,
-    OnFull,
-    Stream,
-    TerminalSize,
-)
+from teleworkerd.protocol.spec import JobSpec, TerminalSize
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import Chunk, Gap, JobState, OnFull, Stream
 from twctl.input import JobInput
 from twctl.link import Link
 from twctl.moments import Moment, nanoseconds

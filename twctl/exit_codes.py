@@ -6,7 +6,8 @@ from enum import IntEnum
 from typing import Final
 
 from teleworkerd.protocol.errors import ErrorCode, LaunchFailed, RequestError
-from teleworkerd.protocol.types import JobState, JobStatus, LaunchStage
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState, LaunchStage
 from twctl.profile import BadSetting
 from twctl.render import print_error
 

@@ -7,7 +7,9 @@ from typing import Final
 
 from teleworkerd.protocol.messages import VERSION
 from teleworkerd.protocol.responses import InfoResponse, JobNews
-from teleworkerd.protocol.types import MIB, JobState, JobStatus, Limits, StreamStatus
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import JobStatus, StreamStatus
+from teleworkerd.protocol.types import MIB, JobState
 from twctl.exit_codes import of_status
 from twctl.render import SECOND, decode, escape, moment
 from twctl.sizes import bar, show_size

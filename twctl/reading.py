@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from teleworkerd.protocol.errors import TeleworkerError
-from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Stream
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import Chunk, Gap, Stream
 from twctl.link import Link
 from twctl.streams import read_output
 from twctl.subscription import Opened, OutputQuery, offsets

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.messages import VERSION
 from teleworkerd.protocol.responses import InfoResponse, JobNews
-from teleworkerd.protocol.types import JobStatus, StreamStatus
+from teleworkerd.protocol.status import JobStatus, StreamStatus
 from twctl.rejection import asked_pause
 
 

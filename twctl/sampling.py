@@ -7,7 +7,8 @@ from typing import Final
 
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.responses import TopEnd, UsageSample
-from teleworkerd.protocol.types import JobStatus, Nanoseconds
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import Nanoseconds
 
 
 _SECOND: Final = 1e9  # nanoseconds

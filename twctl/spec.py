@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 from teleworkerd.protocol.errors import InvalidRequest
-from teleworkerd.protocol.types import JobSpec, Limits, OnFull, TerminalSize
+from teleworkerd.protocol.spec import JobSpec, Limits, TerminalSize
+from teleworkerd.protocol.types import OnFull
 
 
 Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from teleworkerd.protocol.errors import ConnectionClosed, TeleworkerError
 from teleworkerd.protocol.messages import EventsRequest, TopRequest
-from teleworkerd.protocol.types import Chunk, Gap, JobStatus
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import Chunk, Gap
 from twctl.link import Link
 from twctl.news import News
 from twctl.place import Place

@@ -7,7 +7,8 @@ import threading
 from typing import Final
 
 from teleworkerd.protocol.errors import TeleworkerError
-from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Stream, StreamStatus
+from teleworkerd.protocol.status import JobStatus, StreamStatus
+from teleworkerd.protocol.types import Chunk, Gap, Stream
 
 
 SMALL: Final = 32 << 10  # bytes; hashed in less time than a thread needs to wake

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from teleworkerd.protocol.errors import TeleworkerError
-from teleworkerd.protocol.types import Limits, Usage
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import Usage
 
 
 Limit = Literal["mem", "cpu", "io", "cpus", "pids"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from teleworkerd.cgroups.base import Limit, UnsupportedLimit
-from teleworkerd.protocol.types import (
+from teleworkerd.protocol.spec import (
     MAX_CPUS,
     MAX_MEMORY_MB,
     MAX_PIDS,

@@ -10,7 +10,7 @@ from typing import ClassVar
 from teleworkerd.cgroups import groupfs
 from teleworkerd.cgroups.base import JobCgroup
 from teleworkerd.cgroups.limits import NOTHING, Settled
-from teleworkerd.protocol.types import Usage
+from teleworkerd.protocol.status import Usage
 
 
 def send(pids: Iterable[int], signum: int) -> None:

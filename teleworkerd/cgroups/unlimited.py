@@ -6,7 +6,7 @@ from typing import get_args
 from teleworkerd.cgroups.base import CgroupDriver, JobCgroup, Limit
 from teleworkerd.cgroups.limits import refuse_all
 from teleworkerd.cgroups.tracking import TrackedJob, Tracker
-from teleworkerd.protocol.types import Limits
+from teleworkerd.protocol.spec import Limits
 
 
 class UnlimitedDriver(CgroupDriver):

@@ -19,7 +19,9 @@ from teleworkerd.cgroups.disks import why_no_weights
 from teleworkerd.cgroups.freezer import Release
 from teleworkerd.cgroups.limits import NOTHING, Settled, settle
 from teleworkerd.cgroups.tracking import TrackedJob, Tracker, Tree, send
-from teleworkerd.protocol.types import MIB, Limits, Usage
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import Usage
+from teleworkerd.protocol.types import MIB
 
 
 PIDS_FILE: Final = "pids.max"

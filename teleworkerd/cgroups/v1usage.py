@@ -8,7 +8,7 @@ from typing import Final
 
 from teleworkerd.cgroups.base import Groups
 from teleworkerd.cgroups.groupfs import read_number, text_of
-from teleworkerd.protocol.types import Usage
+from teleworkerd.protocol.status import Usage
 
 
 # By the throttling layer, on every device, or by BFQ on the devices it schedules. Newer

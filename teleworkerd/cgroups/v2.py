@@ -14,7 +14,9 @@ from teleworkerd.cgroups.disks import why_no_weights
 from teleworkerd.cgroups.limits import NOTHING, Settled, settle
 from teleworkerd.cgroups.tracking import TrackedJob
 from teleworkerd.cgroups.unified import UnifiedTracker, UnifiedTree
-from teleworkerd.protocol.types import MIB, Limits, Usage
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import Usage
+from teleworkerd.protocol.types import MIB
 
 
 LEAF: Final = "daemon"  # the group of our own processes, where we need one

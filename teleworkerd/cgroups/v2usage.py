@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from teleworkerd.cgroups.groupfs import read_number, text_of
-from teleworkerd.protocol.types import Usage
+from teleworkerd.protocol.status import Usage
 
 
 def read(group: Path, *, processes: int) -> Usage:

@@ -12,14 +12,9 @@ from teleworkerd.execution import (
     Postscript,
 )
 from teleworkerd.protocol.errors import TeleworkerError
-from teleworkerd.protocol.types import (
-    JobSpec,
-    LaunchFailure,
-    Reason,
-    Stream,
-    TerminalSize,
-    Usage,
-)
+from teleworkerd.protocol.spec import JobSpec, TerminalSize
+from teleworkerd.protocol.status import LaunchFailure, Usage
+from teleworkerd.protocol.types import Reason, Stream
 
 
 class StartUnknown(TeleworkerError):

@@ -46,7 +46,9 @@ from teleworkerd.keeper.messages import (
 from teleworkerd.output.gaps import gaps_of, read_gaps
 from teleworkerd.protocol.errors import TeleworkerError, Unavailable
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import Gap, JobSpec, Reason, TerminalSize, Usage
+from teleworkerd.protocol.spec import JobSpec, TerminalSize
+from teleworkerd.protocol.status import Usage
+from teleworkerd.protocol.types import Gap, Reason
 
 
 MAX_LAUNCHING: Final = 64  # the keeper launches one by one; the rest waits here

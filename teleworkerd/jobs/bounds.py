@@ -9,7 +9,7 @@ from typing import Final
 from teleworkerd.ceilings import CeilingReached, Ceilings
 from teleworkerd.jobs.job import Job
 from teleworkerd.protocol.errors import LimitRejected, TooMany
-from teleworkerd.protocol.types import JobSpec
+from teleworkerd.protocol.spec import JobSpec
 from teleworkerd.rates import TokenBucket
 from teleworkerd.settings import ClientsConfig, LimitsConfig
 

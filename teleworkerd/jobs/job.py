@@ -18,15 +18,9 @@ from teleworkerd.output.joboutput import JobOutput, Position
 from teleworkerd.output.subscription import Reading
 from teleworkerd.output.sync import DirectorySync, Syncer, SyncFailed
 from teleworkerd.protocol.errors import RequestError
-from teleworkerd.protocol.types import (
-    JobSpec,
-    JobState,
-    JobStatus,
-    LaunchFailure,
-    Reason,
-    Stream,
-    StreamStatus,
-)
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import JobStatus, LaunchFailure, StreamStatus
+from teleworkerd.protocol.types import JobState, Reason, Stream
 from teleworkerd.spare import lack_of
 from teleworkerd.store import JobRecord, StoreError
 

@@ -14,7 +14,9 @@ from teleworkerd.failpoints import failpoint
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.refusal import refusal
 from teleworkerd.protocol.errors import Unavailable
-from teleworkerd.protocol.types import JobSpec, JobState, LaunchFailure, LaunchStage
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import JobState, LaunchStage
 from teleworkerd.store import JobStore, StoreError
 
 

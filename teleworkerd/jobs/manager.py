@@ -44,12 +44,9 @@ from teleworkerd.protocol.errors import (
     RequestConflict,
     Unavailable,
 )
-from teleworkerd.protocol.types import (
-    JobSpec,
-    JobState,
-    JobStatus,
-    Reason,
-)
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState, Reason
 from teleworkerd.spare import Spare
 from teleworkerd.store import EventLog, JobRecord, JobStore, StoreError
 

@@ -15,7 +15,9 @@ from teleworkerd.protocol.codec import dump_record, load_record
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.fields import dump
 from teleworkerd.protocol.responses import JobNews
-from teleworkerd.protocol.types import JobSpec, JobState, JobStatus
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState
 from teleworkerd.store import JobRecord
 
 

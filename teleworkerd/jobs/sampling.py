@@ -10,7 +10,8 @@ from typing import Final
 from teleworkerd.executors.base import Executor
 from teleworkerd.jobs.job import Job
 from teleworkerd.protocol.errors import Unavailable
-from teleworkerd.protocol.types import JobStatus, Nanoseconds, Usage
+from teleworkerd.protocol.status import JobStatus, Usage
+from teleworkerd.protocol.types import Nanoseconds
 
 
 _TOGETHER: Final = 0.25  # of its interval that a watcher may be served early

@@ -12,7 +12,8 @@ from teleworkerd.executors.base import Executor
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.launching import Launches
-from teleworkerd.protocol.types import LaunchFailure, LaunchStage
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import LaunchStage
 from teleworkerd.store import JobRecord
 
 

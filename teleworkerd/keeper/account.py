@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from teleworkerd.execution import JobIdentity, LaunchError
-from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import LaunchStage
 
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -10,7 +10,8 @@ from teleworkerd.execution import LaunchError
 from teleworkerd.keeper import policy
 from teleworkerd.keeper.audit import AuditLog
 from teleworkerd.keeper.messages import Launch
-from teleworkerd.protocol.types import LaunchFailure, LaunchStage
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import LaunchStage
 
 
 _UNAUDITED: Final = LaunchFailure(

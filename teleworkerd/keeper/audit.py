@@ -23,7 +23,8 @@ from teleworkerd.keeper.messages import (
     StopJob,
     TakeInput,
 )
-from teleworkerd.protocol.types import LaunchFailure, Reason
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import Reason
 from teleworkerd.spare import Spare
 
 

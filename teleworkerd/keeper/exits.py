@@ -11,7 +11,8 @@ from teleworkerd.execution import ExitRecord, Launched
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.messages import SealJob
 from teleworkerd.keeper.spools import Spools
-from teleworkerd.protocol.types import Reason, Stream, Usage
+from teleworkerd.protocol.status import Usage
+from teleworkerd.protocol.types import Reason, Stream
 from teleworkerd.reserve import Reserve
 from teleworkerd.spare import Spare
 

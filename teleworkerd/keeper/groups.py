@@ -4,7 +4,7 @@ import logging
 from typing import Final
 
 from teleworkerd.cgroups.base import CgroupError, JobCgroup
-from teleworkerd.protocol.types import Usage
+from teleworkerd.protocol.status import Usage
 from teleworkerd.spare import Spare
 
 

@@ -18,7 +18,8 @@ from teleworkerd.keeper.mounts import Step
 from teleworkerd.keeper.namespaces import Namespaces, pid_namespaces
 from teleworkerd.keeper.privileges import can_scope
 from teleworkerd.keeper.seccomp import no_user_namespaces
-from teleworkerd.protocol.types import LaunchFailure, LaunchStage
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import LaunchStage
 from teleworkerd.settings import ConfigError, Isolation, JobsConfig, show_size
 from teleworkerd.spare import LACKS, lack_of
 

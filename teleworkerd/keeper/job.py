@@ -36,7 +36,8 @@ from teleworkerd.keeper.spools import Spools
 from teleworkerd.keeper.start import Means, Start, Started
 from teleworkerd.keeper.stdio import InputOrder
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import Reason, Usage
+from teleworkerd.protocol.status import Usage
+from teleworkerd.protocol.types import Reason
 
 
 log = logging.getLogger(__name__)

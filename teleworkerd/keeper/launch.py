@@ -22,7 +22,9 @@ from teleworkerd.keeper.account import Account
 from teleworkerd.keeper.namespaces import Namespaces, pid_namespaces
 from teleworkerd.keeper.privileges import Privileges
 from teleworkerd.keeper.syscalls import own_session_keyring
-from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import LaunchStage
 from teleworkerd.spare import LACKS
 
 

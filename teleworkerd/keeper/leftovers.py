@@ -21,7 +21,8 @@ from teleworkerd.keeper.start import Means
 from teleworkerd.output.gaps import read_gaps
 from teleworkerd.protocol.codec import unpack
 from teleworkerd.protocol.errors import RemoteProtocolError
-from teleworkerd.protocol.types import LaunchFailure, LaunchStage, Stream
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import LaunchStage, Stream
 
 
 log = logging.getLogger(__name__)

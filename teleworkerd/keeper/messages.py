@@ -20,18 +20,16 @@ from teleworkerd.privilege_drop import ServerAccount
 from teleworkerd.protocol.codec import registry
 from teleworkerd.protocol.messages import MAX_GRACE, MAX_INPUT, Message, Signal
 from teleworkerd.protocol.records import record
+from teleworkerd.protocol.spec import JobSpec, TerminalSize
+from teleworkerd.protocol.status import LaunchFailure, Usage
 from teleworkerd.protocol.types import (
     AtMost,
     Between,
-    JobSpec,
-    LaunchFailure,
     Nanoseconds,
     Offset,
     Reason,
     Stream,
-    TerminalSize,
     Text,
-    Usage,
     Word,
 )
 

@@ -18,7 +18,8 @@ from teleworkerd.keeper.account import own_account
 from teleworkerd.keeper.messages import Launch, Noted, StopJob
 from teleworkerd.protocol.errors import RemoteProtocolError
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import LaunchFailure, LaunchStage, Reason
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import LaunchStage, Reason
 
 
 _OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")

@@ -9,7 +9,9 @@ from enum import Enum, auto
 from typing import Final
 
 from teleworkerd.execution import LaunchError
-from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import LaunchStage
 from teleworkerd.settings import OutputConfig, show_size
 from teleworkerd.spare import lack_of
 

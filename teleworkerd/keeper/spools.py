@@ -13,7 +13,8 @@ from teleworkerd.keeper.quota import Bound, Share, Shortage
 from teleworkerd.keeper.records import GapFile, SpoolIndex
 from teleworkerd.keeper.spool import Books, Spool
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import JobSpec, OnFull, Stream
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.types import OnFull, Stream
 from teleworkerd.reserve import Reserve
 from teleworkerd.settings import OutputConfig
 from teleworkerd.spare import Spare

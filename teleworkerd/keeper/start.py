@@ -41,7 +41,9 @@ from teleworkerd.keeper.quota import Quota, limit_of
 from teleworkerd.keeper.spools import Spools, SpoolsWatcher
 from teleworkerd.keeper.stdio import Stdio
 from teleworkerd.protocol.codec import dump_record
-from teleworkerd.protocol.types import JobSpec, LaunchFailure, LaunchStage
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import LaunchStage
 from teleworkerd.reserve import Reserve
 from teleworkerd.spare import LACKS, Spare, lack_of
 

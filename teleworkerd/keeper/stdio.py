@@ -15,7 +15,8 @@ from teleworkerd.keeper.messages import (
 )
 from teleworkerd.keeper.spools import Spools
 from teleworkerd.keeper.terminal import Terminal
-from teleworkerd.protocol.types import InputEndReason, JobSpec
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.types import InputEndReason
 
 
 InputOrder = TakeInput | WriteInput | ResizeTerminal

@@ -6,7 +6,7 @@ import os
 import termios
 from typing import Final
 
-from teleworkerd.protocol.types import TerminalSize
+from teleworkerd.protocol.spec import TerminalSize
 
 
 _READ: Final = 64 << 10  # bytes at once

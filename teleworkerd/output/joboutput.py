@@ -16,7 +16,8 @@ from teleworkerd.output.index import OutputIndex
 from teleworkerd.output.interleave import Interleaving
 from teleworkerd.output.subscription import Reading
 from teleworkerd.protocol.errors import InvalidRequest, RequestError
-from teleworkerd.protocol.types import Stream, StreamStatus
+from teleworkerd.protocol.status import StreamStatus
+from teleworkerd.protocol.types import Stream
 from teleworkerd.settings import OutputConfig
 
 

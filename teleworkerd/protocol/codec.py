@@ -18,7 +18,7 @@ from teleworkerd.protocol.messages import MAX_CHUNK, Message, Request, RequestId
 from teleworkerd.protocol.responses import OutputChunk
 from teleworkerd.protocol.roles import Rejected
 from teleworkerd.protocol.shape import MAX_VALUES, check_shape
-from teleworkerd.protocol.types import MAX_ARGUMENTS
+from teleworkerd.protocol.spec import MAX_ARGUMENTS
 
 
 T = TypeVar("T")

@@ -6,16 +6,14 @@ from typing import Annotated, ClassVar, Final
 
 from teleworkerd.protocol.errors import InvalidRequest
 from teleworkerd.protocol.records import record
+from teleworkerd.protocol.spec import MAX_LABELS, JobSpec, TerminalSize
 from teleworkerd.protocol.types import (
-    MAX_LABELS,
     AtMost,
     Between,
-    JobSpec,
     JobState,
     Nanoseconds,
     Offset,
     Stream,
-    TerminalSize,
     Word,
 )
 

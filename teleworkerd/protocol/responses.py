@@ -20,12 +20,12 @@ from teleworkerd.protocol.messages import (
     Response,
 )
 from teleworkerd.protocol.records import record
+from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import (
     AtMost,
     Between,
     InputEndReason,
     JobState,
-    JobStatus,
     Nanoseconds,
     Offset,
     Reason,

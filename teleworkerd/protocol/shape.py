@@ -3,7 +3,7 @@
 from typing import Final
 
 from teleworkerd.protocol.errors import RemoteProtocolError
-from teleworkerd.protocol.types import MAX_ARGUMENTS
+from teleworkerd.protocol.spec import MAX_ARGUMENTS
 
 
 MAX_DEPTH: Final = 8

@@ -6,7 +6,7 @@ from teleworkerd.protocol.codec import dump_record
 from teleworkerd.protocol.framing import MAX_FRAME
 from teleworkerd.protocol.messages import MAX_PAGE
 from teleworkerd.protocol.shape import MAX_VALUES
-from teleworkerd.protocol.types import JobStatus
+from teleworkerd.protocol.status import JobStatus
 
 
 _STATUS_VALUES: Final = 128  # keys and values of a status, and room for more

@@ -9,7 +9,7 @@ from teleworkerd.jobs.manager import JobManager
 from teleworkerd.jobs.sampling import Sample
 from teleworkerd.protocol.messages import Message, TopRequest
 from teleworkerd.protocol.responses import TopEnd, UsageSample
-from teleworkerd.protocol.types import JobStatus
+from teleworkerd.protocol.status import JobStatus
 from teleworkerd.server.access import Access, Right
 from teleworkerd.server.pages import Page
 from teleworkerd.server.session import Session

@@ -19,7 +19,8 @@ from typing import Final, TypeVar
 from teleworkerd.protocol.codec import dump_record, load_record
 from teleworkerd.protocol.errors import ProtocolError, TeleworkerError
 from teleworkerd.protocol.responses import JobNews
-from teleworkerd.protocol.types import JobSpec, JobStatus
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import JobStatus
 from teleworkerd.reserve import Reserve
 from teleworkerd.store import events
 from teleworkerd.store.soundness import UnsoundError, check_schema, check_table

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from teleworkerd.cgroups import CgroupDriver, JobCgroup
-from teleworkerd.protocol.types import Limits
+from teleworkerd.protocol.spec import Limits
 from tests.cgroups.jobs import eventually, read_line, run_python, running
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from teleworkerd.cgroups import CgroupError, UnsupportedLimit, detect
-from teleworkerd.protocol.types import Limits
+from teleworkerd.protocol.spec import Limits
 from tests.cgroups.conftest import Detect
 
 

@@ -16,7 +16,7 @@ from teleworkerd.cgroups import (
     groupfs,
 )
 from teleworkerd.cgroups.v1 import V1Driver
-from teleworkerd.protocol.types import Limits
+from teleworkerd.protocol.spec import Limits
 from tests.cgroups.conftest import LIMITING, Detect, mounted
 from tests.cgroups.jobs import family
 

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from teleworkerd.cgroups import CgroupDriver, JobCgroup, groupfs, open_driver
-from teleworkerd.protocol.types import Limits
+from teleworkerd.protocol.spec import Limits
 from tests.cgroups.jobs import eventually, read_line, run_python, running
 
 

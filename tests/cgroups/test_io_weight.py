@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from teleworkerd.cgroups import CgroupDriver
-from teleworkerd.protocol.types import Limits
+from teleworkerd.protocol.spec import Limits
 from tests.cgroups.jobs import running
 from tests.cgroups.loopdev import bfq_device, writer
 from tests.e2e.waiting import PATIENCE

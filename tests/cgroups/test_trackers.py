@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from teleworkerd.cgroups import CgroupDriver
-from teleworkerd.protocol.types import Limits
+from teleworkerd.protocol.spec import Limits
 from tests.cgroups.conftest import Detect
 from tests.cgroups.jobs import eventually, family, read_line, run_python, running
 

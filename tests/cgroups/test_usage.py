@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from teleworkerd.cgroups import CgroupDriver, v1usage
-from teleworkerd.protocol.types import Limits, Usage
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import Usage
 from tests.cgroups.conftest import Detect
 from tests.cgroups.jobs import family, run_python, running
 

@@ -11,7 +11,8 @@ import pytest
 from teleworkerd.cgroups import CgroupError, UnsupportedLimit, detect, v2usage
 from teleworkerd.cgroups.disks import NO_WEIGHTS, why_no_weights
 from teleworkerd.cgroups.v2 import Base, V2Driver, find_base, own_group
-from teleworkerd.protocol.types import Limits, Usage
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import Usage
 
 
 ALL = "cpuset cpu io memory pids"

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from teleworkerd.protocol.types import JobSpec, Stream
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.types import Stream
 from tests.chaos.job import script
 from tests.chaos.place import SmallDisk
 from twctl.spec import build_spec

@@ -7,7 +7,8 @@ from dataclasses import fields
 from itertools import pairwise
 from typing import Final
 
-from teleworkerd.protocol.types import JobState, JobStatus, Reason, Stream
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState, Reason, Stream
 from tests.chaos.evidence import Case, Evidence, Sight, expected, kept, stream_status
 from tests.chaos.history import Exited, Seen, Truth, Wait
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from teleworkerd.protocol.types import Gap, JobState, JobStatus, Stream, StreamStatus
+from teleworkerd.protocol.status import JobStatus, StreamStatus
+from teleworkerd.protocol.types import Gap, JobState, Stream
 from tests.chaos.history import (
     Entry,
     Kill,

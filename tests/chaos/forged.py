@@ -4,15 +4,9 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from teleworkerd.protocol.types import (
-    Gap,
-    JobState,
-    JobStatus,
-    Limits,
-    Reason,
-    Stream,
-    StreamStatus,
-)
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import JobStatus, StreamStatus
+from teleworkerd.protocol.types import Gap, JobState, Reason, Stream
 from tests.chaos.checker import check
 from tests.chaos.evidence import expected
 from tests.chaos.history import (

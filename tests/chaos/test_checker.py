@@ -6,11 +6,8 @@ from typing import Final
 
 import pytest
 
-from teleworkerd.protocol.types import (
-    Gap,
-    JobState,
-    StreamStatus,
-)
+from teleworkerd.protocol.status import StreamStatus
+from teleworkerd.protocol.types import Gap, JobState
 from tests.chaos.evidence import expected
 from tests.chaos.forged import (
     ASKED_AGAIN,

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import twctl
 from teleworkerd.protocol.errors import ConnectionClosed, RequestError
-from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Stream
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import Chunk, Gap, Stream
 from tests.chaos.board import Board, Known
 from tests.chaos.history import (
     Action,

@@ -14,7 +14,8 @@ from typing import Any, Final, TypeVar
 import pytest
 
 import twctl
-from teleworkerd.protocol.types import JobState, JobStatus, Reason
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState, Reason
 from tests.e2e.daemon import Daemon
 from tests.e2e.groups import ROOT
 from tests.e2e.pki import Certificates

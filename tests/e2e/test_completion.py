@@ -58,8 +58,8 @@ def test_jobs(alice: Twctl) -> None:
     assert ended not in words(alice, "kill", "")
     assert words(alice, "rm", ended[:6]) == [ended]
     assert words(alice, "tail", "-f", running[:6]) == [running]
-    assert words(alice, "tail", "runn", shell="fish") == ["runner\trunning: sleep 300"]
-    assert words(alice, "tail", "runn", shell="zsh") == ["runner:running: sleep 300"]
+    assert words(alice, "tail", "runne", shell="fish") == ["runner\trunning: sleep 300"]
+    assert words(alice, "tail", "runne", shell="zsh") == ["runner:running: sleep 300"]
     alice("kill", running)
 
 

@@ -15,7 +15,8 @@ from typing import Final
 import pytest
 
 import twctl
-from teleworkerd.protocol.types import JobState, JobStatus, Stream
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState, Stream
 from tests.e2e.commandline import Completed, Twctl
 from tests.e2e.daemon import Daemon, Gate, StartDaemon
 from tests.e2e.waiting import wait_for

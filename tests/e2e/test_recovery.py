@@ -15,7 +15,8 @@ import pytest
 
 import twctl
 from teleworkerd.protocol.errors import JobNotFound
-from teleworkerd.protocol.types import JobState, JobStatus, OnFull, Reason, Stream
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState, OnFull, Reason, Stream
 from tests.e2e.daemon import Daemon, Gate, Place, StartDaemon
 from tests.e2e.failpoints import (
     ask,

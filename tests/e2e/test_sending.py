@@ -13,13 +13,9 @@ import pytest
 
 import twctl
 from teleworkerd.protocol.errors import InvalidRequest, JobNotFound
-from teleworkerd.protocol.types import (
-    InputEndReason,
-    JobState,
-    JobStatus,
-    Reason,
-    TerminalSize,
-)
+from teleworkerd.protocol.spec import TerminalSize
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import InputEndReason, JobState, Reason
 from tests.e2e.daemon import Daemon, StartDaemon
 from tests.e2e.pki import Certificates
 from tests.e2e.proxy import Fault, Proxy

@@ -24,16 +24,9 @@ from teleworkerd.keeper.leftovers import BootRecord
 from teleworkerd.keeper.messages import Launch
 from teleworkerd.output.index import RECORD
 from teleworkerd.protocol.codec import dump_record
-from teleworkerd.protocol.types import (
-    JobSpec,
-    JobState,
-    JobStatus,
-    LaunchFailure,
-    LaunchStage,
-    Limits,
-    Reason,
-    Stream,
-)
+from teleworkerd.protocol.spec import JobSpec, Limits
+from teleworkerd.protocol.status import JobStatus, LaunchFailure
+from teleworkerd.protocol.types import JobState, LaunchStage, Reason, Stream
 from tests.e2e.commandline import Twctl
 from tests.e2e.daemon import Daemon, Place
 from tests.e2e.failpoints import ask, end_orphans

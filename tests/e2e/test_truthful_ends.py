@@ -11,7 +11,8 @@ from typing import Final
 import pytest
 
 import twctl
-from teleworkerd.protocol.types import JobState, JobStatus, Stream
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState, Stream
 from tests.e2e.commandline import Completed, Twctl
 from tests.e2e.daemon import Daemon, Place
 from tests.e2e.failpoints import (

@@ -9,7 +9,8 @@ from typing import Final
 import pytest
 
 import twctl
-from teleworkerd.protocol.types import JobState, JobStatus, Stream
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState, Stream
 from tests.e2e.daemon import END, Daemon, Place, directories, free_port
 from tests.e2e.failpoints import (
     Failpoints,

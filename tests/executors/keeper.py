@@ -6,7 +6,8 @@ from teleworkerd.execution import ExitRecord, InputFacts, JobIdentity, Launched
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import FROM_SERVER
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import Gap, LaunchFailure, Stream
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import Gap, Stream
 from tests.fakes import DEADLINE
 
 

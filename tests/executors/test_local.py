@@ -30,13 +30,8 @@ from teleworkerd.keeper.messages import (
 from teleworkerd.output.gaps import pack_gap
 from teleworkerd.protocol.errors import Unavailable
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import (
-    Gap,
-    LaunchFailure,
-    LaunchStage,
-    Reason,
-    Stream,
-)
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import Gap, LaunchStage, Reason, Stream
 from tests.executors.keeper import Peer, Sink, job
 from tests.fakes import DEADLINE, EXITED, LAUNCHED, TRUE
 

@@ -12,7 +12,9 @@ from teleworkerd.config import Config
 from teleworkerd.keeper import messages as keeper
 from teleworkerd.protocol.codec import dump_record, encode
 from teleworkerd.protocol.framing import LENGTH
-from teleworkerd.protocol.types import AtMost, Between, JobSpec, JobStatus, Limits
+from teleworkerd.protocol.spec import JobSpec, Limits
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import AtMost, Between
 from tests.fuzz.targets import TARGETS, chosen
 from tests.protocol.facts import ECHO_ENDED, KILLED_FOR_MEMORY, NOT_STARTED, SPEC
 from tests.protocol.vectors import load

@@ -37,7 +37,8 @@ from teleworkerd.protocol.responses import (
     ServerHello,
 )
 from teleworkerd.protocol.roles import Rejected
-from teleworkerd.protocol.types import MAX_OFFSET, JobSpec, Stream
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.types import MAX_OFFSET, Stream
 
 
 FEW: Final = 3  # bytes in a chunk

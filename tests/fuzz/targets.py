@@ -22,7 +22,8 @@ from teleworkerd.protocol.framing import LENGTH, MAX_FRAME, FrameDecoder
 from teleworkerd.protocol.messages import ClientHello, Message, Request
 from teleworkerd.protocol.responses import ErrorResponse, ServerHello
 from teleworkerd.protocol.roles import Rejected
-from teleworkerd.protocol.types import JobSpec, JobStatus
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import JobStatus
 from tests.fuzz.ends import Asker, End, Server
 
 

@@ -11,13 +11,8 @@ from teleworkerd.execution import LaunchError
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.errors import LaunchFailed
-from teleworkerd.protocol.types import (
-    JobState,
-    LaunchFailure,
-    LaunchStage,
-    Reason,
-    Stream,
-)
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import JobState, LaunchStage, Reason, Stream
 from teleworkerd.store import JobStore
 from tests.fakes import LAUNCHED, TRUE, FakeExecutor
 

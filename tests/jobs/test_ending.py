@@ -11,7 +11,8 @@ from teleworkerd.jobs.manager import JobManager
 from teleworkerd.jobs.records import spec_digest
 from teleworkerd.jobs.succession import Circumstances
 from teleworkerd.protocol.errors import Unavailable
-from teleworkerd.protocol.types import JobState, Reason, Stream, StreamStatus
+from teleworkerd.protocol.status import StreamStatus
+from teleworkerd.protocol.types import JobState, Reason, Stream
 from teleworkerd.store import JobRecord, JobStore
 from tests.fakes import (
     DEADLINE,

@@ -10,7 +10,8 @@ from teleworkerd.config import Config
 from teleworkerd.counters import Counters
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.errors import AmbiguousJob, JobNotFound
-from teleworkerd.protocol.types import JobSpec, JobState
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.types import JobState
 from teleworkerd.store import JobStore
 from tests.fakes import Clock, FakeExecutor
 

@@ -14,15 +14,9 @@ from teleworkerd.jobs.job import Job, Means
 from teleworkerd.output.digest import Hasher
 from teleworkerd.output.joboutput import JobOutput
 from teleworkerd.output.sync import Syncer
-from teleworkerd.protocol.types import (
-    Chunk,
-    JobState,
-    LaunchFailure,
-    LaunchStage,
-    Limits,
-    Reason,
-    Stream,
-)
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import Chunk, JobState, LaunchStage, Reason, Stream
 from teleworkerd.settings import OutputConfig
 from tests.fakes import (
     DEADLINE,

@@ -8,7 +8,8 @@ from teleworkerd.execution import LaunchError
 from teleworkerd.executors.base import StartUnknown
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.errors import LaunchFailed, Unavailable
-from teleworkerd.protocol.types import JobState, LaunchFailure, LaunchStage
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import JobState, LaunchStage
 from teleworkerd.store import JobStore, StoreError
 from teleworkerd.store.database import Database
 from tests.fakes import DEADLINE, TRUE, FakeExecutor

@@ -19,7 +19,8 @@ from teleworkerd.jobs.manager import JobManager
 from teleworkerd.jobs.records import found_again, new_record, spec_digest
 from teleworkerd.keeper.messages import Launch
 from teleworkerd.protocol.codec import dump_record
-from teleworkerd.protocol.types import JobSpec, JobState, Limits, OnFull
+from teleworkerd.protocol.spec import JobSpec, Limits
+from teleworkerd.protocol.types import JobState, OnFull
 from teleworkerd.store import JobStore
 from tests.fakes import DEADLINE, EXITED, FakeExecutor
 

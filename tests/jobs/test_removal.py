@@ -19,7 +19,8 @@ from teleworkerd.protocol.errors import (
     LaunchFailed,
     Unavailable,
 )
-from teleworkerd.protocol.types import JobState, LaunchFailure, LaunchStage, Stream
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import JobState, LaunchStage, Stream
 from teleworkerd.store import JobStore
 from tests.fakes import DEADLINE, LAUNCHED, TRUE, FakeExecutor, record_of
 from tests.output.readers import caught_up, read_now, runs_of

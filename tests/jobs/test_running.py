@@ -17,14 +17,9 @@ from teleworkerd.protocol.errors import (
     RequestConflict,
     Unavailable,
 )
-from teleworkerd.protocol.types import (
-    JobSpec,
-    JobState,
-    LaunchFailure,
-    LaunchStage,
-    Limits,
-    Reason,
-)
+from teleworkerd.protocol.spec import JobSpec, Limits
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import JobState, LaunchStage, Reason
 from teleworkerd.store import JobStore
 from tests.fakes import DEADLINE, TRUE, FakeExecutor
 from tests.store.faults import accept, refuse

@@ -7,7 +7,7 @@ import pytest
 
 from teleworkerd.jobs.sampling import Sampler
 from teleworkerd.protocol.errors import Unavailable
-from teleworkerd.protocol.types import Usage
+from teleworkerd.protocol.status import Usage
 from tests.fakes import DEADLINE, FakeExecutor
 
 

@@ -15,7 +15,8 @@ from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.jobs.standalone import open_jobs
 from teleworkerd.protocol.errors import LaunchFailed, Unavailable
-from teleworkerd.protocol.types import Chunk, JobSpec, JobState, Reason, Stream
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.types import Chunk, JobState, Reason, Stream
 from teleworkerd.settings import DaemonConfig, JobsConfig
 from teleworkerd.store import StoreError
 from tests.fakes import DEADLINE

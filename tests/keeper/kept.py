@@ -34,7 +34,9 @@ from teleworkerd.protocol.codec import decode, encode
 from teleworkerd.protocol.fields import dump
 from teleworkerd.protocol.framing import FrameDecoder
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import JobSpec, LaunchFailure, Stream
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import Stream
 from teleworkerd.settings import DaemonConfig, JobsConfig
 
 

@@ -16,7 +16,8 @@ from teleworkerd.keeper.spools import Spools
 from teleworkerd.output.gaps import read_gaps
 from teleworkerd.output.index import RECORD, IndexRecord
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import JobSpec, Stream
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.types import Stream
 from teleworkerd.reserve import Reserve
 from teleworkerd.settings import OutputConfig
 from teleworkerd.spare import Spare

@@ -15,7 +15,8 @@ from teleworkerd.config import Config
 from teleworkerd.execution import Caller, JobIdentity
 from teleworkerd.keeper.audit import AuditLog
 from teleworkerd.keeper.messages import Launch, Noted, RemoveJob, SignalJob, StopJob
-from teleworkerd.protocol.types import JobSpec, LaunchStage, Limits, Reason
+from teleworkerd.protocol.spec import JobSpec, Limits
+from teleworkerd.protocol.types import LaunchStage, Reason
 from teleworkerd.settings import AuditConfig
 from teleworkerd.spare import Spare
 from tests.keeper.kept import KeeperProcess, KeptJob, Place

@@ -23,7 +23,8 @@ from teleworkerd.keeper.messages import (
 from teleworkerd.output.gaps import read_gaps
 from teleworkerd.protocol.codec import decode, encode
 from teleworkerd.protocol.framing import LENGTH
-from teleworkerd.protocol.types import Limits, Reason, Stream
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.types import Reason, Stream
 from tests.keeper.kept import (
     KeeperProcess,
     Place,

@@ -10,7 +10,8 @@ from typing import Final
 import pytest
 
 from teleworkerd.keeper.privileges import can_scope
-from teleworkerd.protocol.types import Limits, Reason
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.types import Reason
 from tests.keeper.isolated import ROOTS, VisiblePlace, end, private, shell, start
 from tests.keeper.kept import KeeperProcess
 

@@ -8,7 +8,8 @@ import pytest
 
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.messages import JobExited, SignalJob, StopJob
-from teleworkerd.protocol.types import Limits, Reason
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.types import Reason
 from tests.e2e.groups import left_of
 from tests.keeper.kept import (
     KeeperProcess,

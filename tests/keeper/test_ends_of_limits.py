@@ -7,7 +7,8 @@ from typing import Final
 import pytest
 
 from teleworkerd.keeper.messages import SignalJob
-from teleworkerd.protocol.types import LaunchStage, Limits, Reason
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.types import LaunchStage, Reason
 from tests.cgroups.jobs import run_python
 from tests.e2e.groups import left_of
 from tests.e2e.waiting import PATIENCE

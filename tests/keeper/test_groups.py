@@ -11,7 +11,7 @@ from teleworkerd.cgroups.proctree import ProcTree
 from teleworkerd.cgroups.tracking import TrackedJob, Tree
 from teleworkerd.keeper.ending import end_tree, remove_groups
 from teleworkerd.keeper.groups import SpareCgroup
-from teleworkerd.protocol.types import Usage
+from teleworkerd.protocol.status import Usage
 from teleworkerd.spare import Spare
 from tests.scarce import no_descriptors
 

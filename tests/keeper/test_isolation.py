@@ -10,7 +10,8 @@ from typing import Final
 import pytest
 
 from teleworkerd.keeper.messages import SignalJob, StopJob
-from teleworkerd.protocol.types import LaunchStage, Limits, Reason
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.types import LaunchStage, Reason
 from tests.e2e.groups import left_of
 from tests.keeper.isolated import ROOTS, VisiblePlace, end, private, shell, start
 from tests.keeper.kept import KeeperProcess, children_of, eventually, is_alive

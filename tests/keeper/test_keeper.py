@@ -24,7 +24,8 @@ from teleworkerd.keeper.messages import (
 from teleworkerd.output.index import RECORD
 from teleworkerd.protocol.codec import decode, encode
 from teleworkerd.protocol.framing import LENGTH
-from teleworkerd.protocol.types import Limits, Stream
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.types import Stream
 from tests.e2e.groups import ROOT, left_of
 from tests.keeper.kept import (
     KeeperProcess,

@@ -8,7 +8,9 @@ from typing import Any, Final
 import pytest
 
 from teleworkerd.keeper.messages import JobLost, SignalJob
-from teleworkerd.protocol.types import LaunchFailure, LaunchStage, Limits
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import LaunchStage
 from tests.e2e.groups import left_of
 from tests.keeper.kept import (
     KeeperProcess,

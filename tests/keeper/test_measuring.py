@@ -18,7 +18,9 @@ from teleworkerd.keeper.messages import (
     SignalJob,
     TreeUnkillable,
 )
-from teleworkerd.protocol.types import Limits, OnFull, Reason, Usage
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import Usage
+from teleworkerd.protocol.types import OnFull, Reason
 from teleworkerd.settings import LimitsConfig
 from tests.keeper.kept import KeeperProcess, KeptJob, Place, eventually
 

@@ -16,7 +16,8 @@ from teleworkerd.keeper.launch import LaunchPlan, launch
 from teleworkerd.keeper.messages import StopJob
 from teleworkerd.keeper.orphans import use_pidfds
 from teleworkerd.keeper.privileges import privileges_of
-from teleworkerd.protocol.types import JobSpec, Reason
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.types import Reason
 from tests.keeper.isolated import ROOTS, VisiblePlace, private, shell, start
 from tests.keeper.kept import KeeperProcess
 

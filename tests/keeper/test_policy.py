@@ -21,7 +21,8 @@ from teleworkerd.keeper.messages import (
 )
 from teleworkerd.protocol.codec import encode, pack
 from teleworkerd.protocol.messages import Message
-from teleworkerd.protocol.types import JobSpec, LaunchStage, Reason
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.types import LaunchStage, Reason
 from teleworkerd.settings import ClientsConfig, JobsConfig
 from tests.keeper.kept import KeeperProcess, KeptJob, Place, is_alive, with_jobs
 

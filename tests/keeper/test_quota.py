@@ -9,7 +9,8 @@ import pytest
 from teleworkerd.execution import LaunchError
 from teleworkerd.keeper.messages import OutputHeldUp
 from teleworkerd.keeper.quota import Bound, limit_of
-from teleworkerd.protocol.types import JobSpec, OnFull, Stream
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.types import OnFull, Stream
 from teleworkerd.settings import OutputConfig
 from tests.keeper.moving import PIPE, Moving, quota_of, rest, until
 

@@ -10,7 +10,8 @@ import pytest
 from teleworkerd.output.digest import EMPTY, Hasher
 from teleworkerd.output.joboutput import JobOutput
 from teleworkerd.protocol.errors import JobRemoved, OffsetOutOfRange
-from teleworkerd.protocol.types import Stream, StreamStatus
+from teleworkerd.protocol.status import StreamStatus
+from teleworkerd.protocol.types import Stream
 from teleworkerd.settings import OutputConfig
 from tests.fakes import DEADLINE, open_descriptors
 from tests.output.readers import caught_up, read_now, runs_of, take

@@ -15,23 +15,18 @@ from typing import Annotated, Any, Final, Union, cast
 
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.responses import ConnectionLimits, JobNews
+from teleworkerd.protocol.spec import JobSpec, Limits, TerminalSize
+from teleworkerd.protocol.status import JobStatus, LaunchFailure, StreamStatus, Usage
 from teleworkerd.protocol.types import (
     AtMost,
     Between,
     InputEndReason,
-    JobSpec,
     JobState,
-    JobStatus,
-    LaunchFailure,
     LaunchStage,
-    Limits,
     OnFull,
     Reason,
     Role,
     Stream,
-    StreamStatus,
-    TerminalSize,
-    Usage,
 )
 from tests.protocol.notation import dump_frame
 from tests.protocol.samples import exchange

@@ -3,19 +3,9 @@
 import hashlib
 from typing import Final
 
-from teleworkerd.protocol.types import (
-    JobSpec,
-    JobState,
-    JobStatus,
-    LaunchFailure,
-    LaunchStage,
-    Limits,
-    OnFull,
-    Reason,
-    StreamStatus,
-    TerminalSize,
-    Usage,
-)
+from teleworkerd.protocol.spec import JobSpec, Limits, TerminalSize
+from teleworkerd.protocol.status import JobStatus, LaunchFailure, StreamStatus, Usage
+from teleworkerd.protocol.types import JobState, LaunchStage, OnFull, Reason
 
 
 JOB: Final = "5e3f1c1a-8a57-4b2e-9d43-0c6f7a1b2d3e"

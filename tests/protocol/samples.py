@@ -51,15 +51,8 @@ from teleworkerd.protocol.responses import (
     TopEnd,
     UsageSample,
 )
-from teleworkerd.protocol.types import (
-    InputEndReason,
-    JobSpec,
-    JobState,
-    Reason,
-    Role,
-    Stream,
-    TerminalSize,
-)
+from teleworkerd.protocol.spec import JobSpec, TerminalSize
+from teleworkerd.protocol.types import InputEndReason, JobState, Reason, Role, Stream
 from tests.protocol.facts import (
     CREATED_AT,
     ECHO_ENDED,

@@ -19,7 +19,7 @@ from teleworkerd.protocol.messages import (
     StopRequest,
     TopRequest,
 )
-from teleworkerd.protocol.types import (
+from teleworkerd.protocol.spec import (
     MAX_CPUS,
     MAX_MEMORY_MB,
     MAX_PIDS,
@@ -27,13 +27,11 @@ from teleworkerd.protocol.types import (
     MAX_TIMEOUT,
     MIN_CPUS,
     MIN_MEMORY_MB,
-    AtMost,
-    Between,
     JobSpec,
     Limits,
-    OnFull,
     TerminalSize,
 )
+from teleworkerd.protocol.types import AtMost, Between, OnFull
 
 
 Strategy = st.SearchStrategy[Any]

@@ -27,7 +27,7 @@ from teleworkerd.protocol.framing import (
 from teleworkerd.protocol.messages import ClientHello, InfoRequest, Message, Ping
 from teleworkerd.protocol.responses import ServerHello
 from teleworkerd.protocol.shape import MAX_DEPTH, MAX_VALUES
-from teleworkerd.protocol.types import MAX_ARGUMENTS
+from teleworkerd.protocol.spec import MAX_ARGUMENTS
 from tests.protocol.pair import failure, greeted
 
 

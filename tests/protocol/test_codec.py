@@ -36,13 +36,9 @@ from teleworkerd.protocol.messages import (
 from teleworkerd.protocol.responses import ErrorResponse, ListResponse, OutputChunk
 from teleworkerd.protocol.roles import CLIENT_MESSAGES, SERVER_MESSAGES, Rejected
 from teleworkerd.protocol.shape import MAX_DEPTH, MAX_VALUES
-from teleworkerd.protocol.types import (
-    MAX_ARGUMENTS,
-    JobSpec,
-    JobState,
-    JobStatus,
-    Limits,
-)
+from teleworkerd.protocol.spec import MAX_ARGUMENTS, JobSpec, Limits
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState
 from tests.protocol.strategies import messages, specs
 
 

@@ -34,7 +34,7 @@ from teleworkerd.protocol.responses import (
     ServerHello,
 )
 from teleworkerd.protocol.roles import Rejected
-from teleworkerd.protocol.types import JobSpec
+from teleworkerd.protocol.spec import JobSpec
 from tests.protocol.pair import carry, failure, feed, greeted, refuses
 from tests.protocol.samples import exchange
 

@@ -9,7 +9,7 @@ import pytest
 
 from teleworkerd.jobs import catalog
 from teleworkerd.jobs.state import TRANSITIONS, JobEvent
-from teleworkerd.protocol import codec, framing, messages, shape, types
+from teleworkerd.protocol import codec, framing, messages, shape, spec, types
 from teleworkerd.protocol.codec import decode, encode
 from teleworkerd.protocol.connection import (
     FROM_CLIENT,
@@ -60,7 +60,7 @@ LIMITS: Final = {
     "frame before hello": framing.MAX_FRAME_BEFORE_HELLO,
     "depth": shape.MAX_DEPTH,
     "values": shape.MAX_VALUES,
-    "entries": types.MAX_ARGUMENTS,
+    "entries": spec.MAX_ARGUMENTS,
     "text": codec._MAX_TEXT,
     "chunk": messages.MAX_CHUNK,
     "times": messages.MAX_TIMES,
@@ -68,23 +68,23 @@ LIMITS: Final = {
     "requests": messages.MAX_REQUESTS,
     "page": messages.MAX_PAGE,
     "argument": types.MAX_ARGUMENT,
-    "arguments": types.MAX_ARGUMENTS,
+    "arguments": spec.MAX_ARGUMENTS,
     "accounts": messages.MAX_ACCOUNTS,
-    "command": types.MAX_COMMAND_BYTES,
-    "labels": types.MAX_LABELS,
-    "label value": types.MAX_LABEL_VALUE,
-    "least mem": types.MIN_MEMORY_MB,
-    "most mem": types.MAX_MEMORY_MB,
-    "timeout": int(types.MAX_TIMEOUT),
+    "command": spec.MAX_COMMAND_BYTES,
+    "labels": spec.MAX_LABELS,
+    "label value": spec.MAX_LABEL_VALUE,
+    "least mem": spec.MIN_MEMORY_MB,
+    "most mem": spec.MAX_MEMORY_MB,
+    "timeout": int(spec.MAX_TIMEOUT),
     "grace": int(messages.MAX_GRACE),
     "watched": messages.MAX_WATCHED,
     "least interval": messages.MIN_INTERVAL,
     "most interval": int(messages.MAX_INTERVAL),
-    "least cpus": types.MIN_CPUS,
-    "most cpus": int(types.MAX_CPUS),
-    "most pids": types.MAX_PIDS,
+    "least cpus": spec.MIN_CPUS,
+    "most cpus": int(spec.MAX_CPUS),
+    "most pids": spec.MAX_PIDS,
     "input": messages.MAX_INPUT,
-    "most columns": types.MAX_SIDE,
+    "most columns": spec.MAX_SIDE,
 }
 
 BOUNDS: Final = {
@@ -104,14 +104,14 @@ SENTENCES: Final = (
     f"nor more than {messages.MAX_INPUT} bytes beyond",
     f"taken the sender's `hello` it is at most {framing.MAX_FRAME_BEFORE_HELLO:,}.",
     f"longer than {codec._MAX_TEXT:,} bytes;",
-    f"more than {types.MAX_ARGUMENTS:,} entries;",
+    f"more than {spec.MAX_ARGUMENTS:,} entries;",
     f"more than {shape.MAX_DEPTH} deep,",
     f"more than {shape.MAX_VALUES:,} values in all",
-    f"come to at most {types.MAX_COMMAND_BYTES:,}.",
+    f"come to at most {spec.MAX_COMMAND_BYTES:,}.",
     f"at least {catalog.MIN_PREFIX} characters.",
-    f"more than 0 and at most {types.MAX_TIMEOUT:.0f};",
+    f"more than 0 and at most {spec.MAX_TIMEOUT:.0f};",
     f"seconds, from 0 to {messages.MAX_GRACE:.0f};",
-    f"from {types.MIN_MEMORY_MB} to {types.MAX_MEMORY_MB} |",
+    f"from {spec.MIN_MEMORY_MB} to {spec.MAX_MEMORY_MB} |",
     f"({ServerConfig().hello_timeout:.0f} s by default)",
 )
 

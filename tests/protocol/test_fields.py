@@ -8,14 +8,9 @@ import pytest
 
 from teleworkerd.protocol.errors import RemoteProtocolError
 from teleworkerd.protocol.fields import dump, reader
-from teleworkerd.protocol.types import (
-    AtMost,
-    Between,
-    Limits,
-    Stream,
-    StreamStatus,
-    Usage,
-)
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import StreamStatus, Usage
+from teleworkerd.protocol.types import AtMost, Between, Stream
 
 
 NESTED: list[object] = []

@@ -26,7 +26,7 @@ from teleworkerd.protocol.responses import (
     Goaway,
     ServerHello,
 )
-from teleworkerd.protocol.types import JobSpec
+from teleworkerd.protocol.spec import JobSpec
 from tests.protocol.pair import carry, failure, feed, greeted, refuses
 
 

@@ -7,8 +7,7 @@ import pytest
 
 from teleworkerd.protocol.errors import InvalidRequest
 from teleworkerd.protocol.messages import MAX_GRACE, RunRequest, StopRequest
-from teleworkerd.protocol.types import (
-    MAX_ARGUMENT,
+from teleworkerd.protocol.spec import (
     MAX_ARGUMENTS,
     MAX_COMMAND_BYTES,
     MAX_LABEL_VALUE,
@@ -17,9 +16,9 @@ from teleworkerd.protocol.types import (
     MAX_TIMEOUT,
     MIN_MEMORY_MB,
     JobSpec,
-    JobState,
     Limits,
 )
+from teleworkerd.protocol.types import MAX_ARGUMENT, JobState
 
 
 SPEC = JobSpec((b"true",))

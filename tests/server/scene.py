@@ -20,7 +20,7 @@ from teleworkerd.protocol.responses import (
     OutputResponse,
     RunResponse,
 )
-from teleworkerd.protocol.types import JobSpec
+from teleworkerd.protocol.spec import JobSpec
 from teleworkerd.server.access import Access
 from teleworkerd.server.handlers import Service
 from teleworkerd.server.trail import Trail

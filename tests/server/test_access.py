@@ -18,7 +18,8 @@ from teleworkerd.protocol.errors import (
     RequestError,
 )
 from teleworkerd.protocol.messages import EVERYBODY
-from teleworkerd.protocol.types import JobSpec, Role
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.types import Role
 from teleworkerd.server.access import Access, Right
 from teleworkerd.server.trail import Trail
 from teleworkerd.settings import AccessConfig

@@ -30,13 +30,9 @@ from teleworkerd.protocol.responses import (
     RunResponse,
     StatusResponse,
 )
-from teleworkerd.protocol.types import (
-    JobSpec,
-    JobState,
-    LaunchFailure,
-    LaunchStage,
-    Reason,
-)
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import JobState, LaunchStage, Reason
 from tests.e2e.pki import Certificates
 from tests.fakes import TRUE
 from tests.server.peers import DEADLINE, error_of, until

@@ -19,7 +19,8 @@ from teleworkerd.protocol.responses import (
     InputResponse,
     InputTaken,
 )
-from teleworkerd.protocol.types import InputEndReason, JobSpec, TerminalSize
+from teleworkerd.protocol.spec import JobSpec, TerminalSize
+from teleworkerd.protocol.types import InputEndReason
 from tests.e2e.pki import Certificates
 from tests.fakes import FakeExecution
 from tests.server.peers import error_of, until

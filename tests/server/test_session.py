@@ -28,7 +28,7 @@ from teleworkerd.protocol.responses import (
     InfoResponse,
     ServerHello,
 )
-from teleworkerd.protocol.types import JobSpec
+from teleworkerd.protocol.spec import JobSpec
 from teleworkerd.server.handlers import Call, Handler, Service
 from tests.e2e.pki import Certificates, issue
 from tests.server.peers import (

@@ -9,7 +9,8 @@ from teleworkerd.protocol.responses import (
     TopEnd,
     UsageSample,
 )
-from teleworkerd.protocol.types import JobState, Usage
+from teleworkerd.protocol.status import Usage
+from teleworkerd.protocol.types import JobState
 from tests.e2e.pki import Certificates
 from tests.fakes import EXITED
 from tests.server.peers import error_of

@@ -9,18 +9,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from teleworkerd.protocol.types import (
-    MAX_ARGUMENTS,
-    MAX_COMMAND_BYTES,
-    JobState,
-    LaunchFailure,
-    LaunchStage,
-    Limits,
-    OnFull,
-    Reason,
-    StreamStatus,
-    Usage,
-)
+from teleworkerd.protocol.spec import MAX_ARGUMENTS, MAX_COMMAND_BYTES, Limits
+from teleworkerd.protocol.status import LaunchFailure, StreamStatus, Usage
+from teleworkerd.protocol.types import JobState, LaunchStage, OnFull, Reason
 from teleworkerd.store import JobStore, StoreError, jobstore
 from tests.fakes import DEADLINE, record_of
 from tests.store.faults import accept, hold, ids, refuse, run_sql

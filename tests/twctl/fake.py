@@ -39,7 +39,8 @@ from teleworkerd.protocol.responses import (
     RunResponse,
     StatusResponse,
 )
-from teleworkerd.protocol.types import JobSpec, JobState, Role
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.types import JobState, Role
 from tests.e2e.pki import Certificates
 from tests.twctl.fake_output import JOB_ID, FakeJob, FakeReader
 from twctl.credentials import read_credentials

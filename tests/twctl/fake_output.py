@@ -12,15 +12,9 @@ from teleworkerd.protocol.responses import (
     OutputGap,
     OutputResponse,
 )
-from teleworkerd.protocol.types import (
-    Gap,
-    JobSpec,
-    JobState,
-    JobStatus,
-    Limits,
-    Stream,
-    StreamStatus,
-)
+from teleworkerd.protocol.spec import JobSpec, Limits
+from teleworkerd.protocol.status import JobStatus, StreamStatus
+from teleworkerd.protocol.types import Gap, JobState, Stream
 
 
 JOB_ID = "0123abcd-0000-4000-8000-000000000001"

@@ -12,7 +12,8 @@ from teleworkerd.protocol.messages import (
     StatusRequest,
     StopRequest,
 )
-from teleworkerd.protocol.types import JobState, LaunchFailure, LaunchStage, Stream
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import JobState, LaunchStage, Stream
 from tests.twctl.calling import RUNNING, Capture, asked, error_of
 from tests.twctl.fake import OTHER_ID, THIRD_ID, FakeServer
 from tests.twctl.fake_output import JOB_ID, FakeJob, make_status

@@ -14,7 +14,8 @@ from teleworkerd.protocol.errors import (
     NameTaken,
     Unavailable,
 )
-from teleworkerd.protocol.types import JobState, LaunchFailure, LaunchStage, Reason
+from teleworkerd.protocol.status import LaunchFailure
+from teleworkerd.protocol.types import JobState, LaunchStage, Reason
 from tests.twctl.fake_output import make_status
 from twctl.exit_codes import OF_ERROR, job_code, of_error, of_launch, of_status, ours
 

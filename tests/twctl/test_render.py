@@ -5,16 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from teleworkerd.protocol.types import (
-    JobState,
-    LaunchFailure,
-    LaunchStage,
-    Limits,
-    OnFull,
-    Reason,
-    StreamStatus,
-    Usage,
-)
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import LaunchFailure, StreamStatus, Usage
+from teleworkerd.protocol.types import JobState, LaunchStage, OnFull, Reason
 from tests.twctl.fake_output import JOB_ID, make_status
 from twctl.pretty import age, list_text, status_text
 from twctl.render import escape, moment, print_json, status_object

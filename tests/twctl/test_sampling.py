@@ -7,13 +7,9 @@ import pytest
 
 from teleworkerd.protocol.errors import ConnectionClosed
 from teleworkerd.protocol.responses import TopEnd, UsageSample
-from teleworkerd.protocol.types import (
-    JobState,
-    JobStatus,
-    Limits,
-    StreamStatus,
-    Usage,
-)
+from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.status import JobStatus, StreamStatus, Usage
+from teleworkerd.protocol.types import JobState
 from twctl.sampling import Rates, Samples
 from twctl.sizes import bar, show_size, sparkline
 from twctl.usage import sample_text

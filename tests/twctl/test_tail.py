@@ -8,7 +8,8 @@ import pytest
 
 from teleworkerd.protocol.errors import JobRemoved
 from teleworkerd.protocol.messages import InterleaveRequest, OutputRequest
-from teleworkerd.protocol.types import Gap, JobStatus, Stream, StreamStatus
+from teleworkerd.protocol.status import JobStatus, StreamStatus
+from teleworkerd.protocol.types import Gap, Stream
 from tests.twctl.calling import RUNNING, Capture, asked, error_of
 from tests.twctl.fake import FakeServer
 from tests.twctl.fake_output import JOB_ID, FakeJob, make_status

@@ -14,13 +14,8 @@ from hypothesis import strategies as st
 
 from teleworkerd.protocol.errors import JobNotFound, LaunchFailed
 from teleworkerd.protocol.messages import ListRequest, RunRequest, StatusRequest
-from teleworkerd.protocol.types import (
-    JobState,
-    JobStatus,
-    LaunchFailure,
-    LaunchStage,
-    Stream,
-)
+from teleworkerd.protocol.status import JobStatus, LaunchFailure
+from teleworkerd.protocol.types import JobState, LaunchStage, Stream
 from tests.twctl.calling import Capture
 from tests.twctl.fake import FakeServer
 from tests.twctl.fake_output import JOB_ID, FakeJob, make_status

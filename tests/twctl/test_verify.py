@@ -10,7 +10,8 @@ from collections.abc import AsyncIterable
 import pytest
 
 import twctl
-from teleworkerd.protocol.types import Chunk, Gap, Stream, StreamStatus
+from teleworkerd.protocol.status import StreamStatus
+from teleworkerd.protocol.types import Chunk, Gap, Stream
 from tests.twctl.fake import FakeServer
 from tests.twctl.fake_output import JOB_ID, FakeJob, make_status
 from twctl.client import Client

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from teleworkerd.protocol.types import Chunk, Gap, Stream, StreamStatus
+from teleworkerd.protocol.status import StreamStatus
+from teleworkerd.protocol.types import Chunk, Gap, Stream
 from tests.twctl.fake_output import make_status
 from tests.twctl.splitting import split
 from twctl.commands.writing import JsonLines

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 from teleworkerd.protocol.errors import TeleworkerError
-from teleworkerd.protocol.types import InputEndReason, TerminalSize
+from teleworkerd.protocol.spec import TerminalSize
+from teleworkerd.protocol.types import InputEndReason
 from twctl.client import RemoteJob
 from twctl.commands.keyboard import (
     WITHIN,

@@ -8,7 +8,8 @@ import typer
 
 from teleworkerd.protocol.messages import MAX_PAGE, ListRequest
 from teleworkerd.protocol.responses import ListResponse
-from teleworkerd.protocol.types import JobState, JobStatus
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState
 from twctl.blocking import BlockingSession
 from twctl.commands.filters import Filters, parse_filters
 from twctl.commands.options import job_ref, parsed

@@ -12,7 +12,8 @@ import typer
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.messages import ListRequest
 from teleworkerd.protocol.responses import ListResponse
-from teleworkerd.protocol.types import JobState, JobStatus, OnFull
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState, OnFull
 from twctl.blocking import BlockingSession
 from twctl.commands.choosing import ENDED, LIVE
 from twctl.commands.completion import SCRIPTS

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 
-from teleworkerd.protocol.types import JobStatus, Stream
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import Stream
 from twctl.client import RemoteJob
 from twctl.commands.dropping import GapNotices
 from twctl.commands.prefixing import Target

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from teleworkerd.protocol.errors import TooMany
-from teleworkerd.protocol.types import JobSpec, JobState, JobStatus, Stream
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import JobState, Stream
 from twctl.client import Client, RemoteJob
 from twctl.commands.attaching import Desk, sending, sizing
 from twctl.commands.copying import Copy, copy_output, copy_outputs

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from teleworkerd.protocol.types import MAX_SIDE, TerminalSize
+from teleworkerd.protocol.spec import MAX_SIDE, TerminalSize
 from twctl.render import escape
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from teleworkerd.protocol.messages import RunRequest
-from teleworkerd.protocol.types import TerminalSize
+from teleworkerd.protocol.spec import TerminalSize
 from twctl.blocking import start
 from twctl.commands.options import Form, Verb, call_of, optional, output_form, parsed
 from twctl.parsing import (

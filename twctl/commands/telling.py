@@ -10,7 +10,7 @@ from typing import Final
 
 from teleworkerd.protocol.errors import InvalidRequest
 from teleworkerd.protocol.messages import EventsRequest, ListRequest
-from teleworkerd.protocol.types import JobStatus
+from teleworkerd.protocol.status import JobStatus
 from twctl.client import Client
 from twctl.commands.loop import run_loop
 from twctl.exit_codes import ExitCode

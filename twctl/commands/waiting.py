@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from teleworkerd.protocol.errors import TeleworkerError
-from teleworkerd.protocol.types import JobStatus
+from teleworkerd.protocol.status import JobStatus
 from twctl.client import Client
 from twctl.commands.choosing import Choice
 from twctl.commands.loop import run_loop

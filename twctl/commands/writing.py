@@ -5,7 +5,8 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from teleworkerd.protocol.types import Chunk, Gap, JobStatus, Piece, Stream
+from teleworkerd.protocol.status import JobStatus
+from teleworkerd.protocol.types import Chunk, Gap, Piece, Stream
 from twctl.commands.prefixing import Target
 from twctl.cutting import part
 from twctl.render import SCHEMA, moment, to_json
