@@ -14,7 +14,8 @@ from teleworkerd.daemon.servers import Servers
 from teleworkerd.keeper.audit import OK
 from teleworkerd.keeper.isolation import describe_isolation
 from teleworkerd.keeper.keeper import Keeper
-from teleworkerd.keeper.messages import Reload, Reloaded
+from teleworkerd.keeper.messages import Reload
+from teleworkerd.keeper.orders import Reloaded
 from teleworkerd.log import set_up
 from teleworkerd.settings import ConfigError
 

@@ -21,7 +21,8 @@ from teleworkerd.daemon.report import Report
 from teleworkerd.daemon.watchdog import Watchdog
 from teleworkerd.keeper.descriptors import open_descriptors
 from teleworkerd.keeper.keeper import Keeper
-from teleworkerd.keeper.messages import Alive, Leave, Probe, Shutdown
+from teleworkerd.keeper.messages import Leave, Probe, Shutdown
+from teleworkerd.keeper.orders import Alive
 from teleworkerd.keeper.spawn import spawn
 from teleworkerd.keeper.state_dir import StateDirectory
 

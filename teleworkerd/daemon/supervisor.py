@@ -23,7 +23,7 @@ from teleworkerd.daemon.watchdog import watchdog_interval
 from teleworkerd.keeper.descriptors import most_descriptors
 from teleworkerd.keeper.isolation import describe_isolation
 from teleworkerd.keeper.keeper import Keeper
-from teleworkerd.keeper.messages import Alive, Reloaded
+from teleworkerd.keeper.orders import Alive, Reloaded
 from teleworkerd.keeper.orphans import use_pidfds
 from teleworkerd.keeper.state_dir import StateDirectory, StateInUse
 from teleworkerd.privilege_drop import ServerAccount

@@ -11,18 +11,15 @@ from teleworkerd.executors.local import LocalExecutor
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import (
     FROM_KEEPER,
-    Alive,
     KeptJob,
     KeptJobs,
     Leave,
-    Noted,
     Probe,
-    Ready,
     Reload,
-    Reloaded,
     Shutdown,
     Welcome,
 )
+from teleworkerd.keeper.orders import Alive, Noted, Ready, Reloaded
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.messages import Message
 

@@ -29,18 +29,20 @@ from teleworkerd.keeper.messages import (
     JobSealed,
     JobsMeasured,
     KeptJob,
-    Launch,
-    MeasureJobs,
     OutputDropped,
     OutputGrown,
     OutputHeldUp,
+    TreeUnkillable,
+)
+from teleworkerd.keeper.orders import (
+    Launch,
+    MeasureJobs,
     RemoveJob,
     ResizeTerminal,
     SealJob,
     SignalJob,
     StopJob,
     TakeInput,
-    TreeUnkillable,
     WriteInput,
 )
 from teleworkerd.output.gaps import gaps_of, read_gaps

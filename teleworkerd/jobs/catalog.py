@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice, takewhile
 from typing import Final
 
@@ -113,6 +113,24 @@ class JobCatalog:
 
         return jobs
 
+    def fitting(
+        self,
+        owner: str | None,
+        *,
+        states: Collection[JobState],
+        name: str | None,
+        labels: Mapping[str, str],
+        before: str | None,
+    ) -> Iterator[Job]:
+        """Yield those of `newest_first` that are so; without *states* in any."""
+        for job in self.newest_first(owner, before=before):
+            facts = job.facts
+            is_in_state = not states or facts.state in states
+            is_named = name is None or facts.name == name
+
+            if is_in_state and is_named and labels.items() <= facts.labels.items():
+                yield job
+
     def get(self, ref: str, *, owner: str, everybody: bool = False) -> Job:
         """Return the owner's job with the id, the name or the prefix *ref*.
 
@@ -128,7 +146,7 @@ class JobCatalog:
         if named := self._by_name.get((owner, ref)):
             return named[-1]
 
-        fitting = self._fitting(ref)
+        fitting = self._beginning_with(ref)
         fits = [job for job in fitting if job.owner == owner]
 
         if not fits and everybody:
@@ -148,7 +166,7 @@ class JobCatalog:
 
     def find(self, ref: str) -> Job | None:
         """Return any job with the id or the prefix *ref*, whoever it belongs to."""
-        return next(iter(self._fitting(ref)), None)
+        return next(iter(self._beginning_with(ref)), None)
 
     def _of(self, owner: str) -> Iterable[Job]:
         return self._by_owner[owner].values() if owner in self._by_owner else ()
@@ -157,7 +175,7 @@ class JobCatalog:
         """All jobs of that owner and name, oldest first; those without one, too."""
         return self._by_name.setdefault((job.owner, job.name), [])
 
-    def _fitting(self, ref: str) -> list[Job]:
+    def _beginning_with(self, ref: str) -> list[Job]:
         """All jobs whose id begins with *ref*, newest first."""
         prefix = ref.lower()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from teleworkerd.counters import Counters
-from teleworkerd.execution import Caller, ExitRecord, InputFacts, JobIdentity, Launched
+from teleworkerd.execution import ExitRecord, InputFacts, JobIdentity, Launched
 from teleworkerd.executors.base import Execution
 from teleworkerd.jobs.finishing import Findings, Finishing, Seal, known_digests
 from teleworkerd.jobs.state import JobEvent, advance
@@ -60,7 +60,7 @@ class Job:
         self._held_up: str | None = None
         self._unkillable: str | None = None
         self._ended = asyncio.Event()
-        self.stdin = Stdin(self)
+        self.stdin = Stdin(self.act)
 
         if record.status.state.is_final:
             self._end_output()
@@ -289,14 +289,6 @@ class Job:
     def input_moved(self, facts: InputFacts) -> None:
         """Note how far its stdin is."""
         self.stdin.moved(facts)
-
-    def take_input(self, turn: int, sender: str, *, by: Caller | None) -> None:
-        """Have *sender* go on; called by `Stdin`, as what follows."""
-        self.act(lambda execution: execution.take_input(turn, sender, by=by))
-
-    def write_input(self, turn: int, data: bytes, *, eof: bool) -> None:
-        """Pass on what was sent."""
-        self.act(lambda execution: execution.write_input(turn, data, eof=eof))
 
     def exited(self, record: ExitRecord) -> None:
         """Note how the job ended; it is over once that is sealed and on the disk."""

@@ -198,17 +198,10 @@ class JobManager:
 
         Raises `JobNotFound` when *before* has been removed meanwhile.
         """
-        for job in self._jobs.newest_first(owner, before=before):
-            facts = job.facts
-
-            if states and facts.state not in states:
-                continue
-
-            if name is not None and facts.name != name:
-                continue
-
-            if (labels or {}).items() <= facts.labels.items():
-                yield job.status
+        fitting = self._jobs.fitting(
+            owner, states=states, name=name, labels=labels or {}, before=before
+        )
+        return (job.status for job in fitting)
 
     def running(self, owner: str | None) -> Iterator[Job]:
         """Yield the jobs of *owner*, or everybody's, that have not ended."""

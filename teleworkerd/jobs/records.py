@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from teleworkerd.execution import JobIdentity
 from teleworkerd.jobdir import JobDirectory, is_job_name
-from teleworkerd.keeper.messages import Launch
+from teleworkerd.keeper.orders import Launch
 from teleworkerd.protocol.codec import dump_record, load_record
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.fields import dump

@@ -1,22 +1,16 @@
 """Who sends to a job's stdin: one at a time, and each knows how far it has come."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from teleworkerd.execution import Caller, InputFacts
+from teleworkerd.executors.base import Execution
 from teleworkerd.protocol.types import InputEndReason
 
 
-class InputWriter(Protocol):
-    """What passes on what is sent; it answers by `Stdin.moved`."""
-
-    def take_input(self, turn: int, sender: str, *, by: Caller | None) -> None:
-        """Let *sender* go on in this *turn*; throw away what was not taken before."""
-
-    def write_input(self, turn: int, data: bytes, *, eof: bool) -> None:
-        """Pass *data* on, and the end, unless the *turn* is over."""
+Act = Callable[[Callable[[Execution], None]], None]
+"""Does something with a job's execution, as soon as there is one."""
 
 
 class Seat:
@@ -25,12 +19,12 @@ class Seat:
     `ended` says why it sends no more.
     """
 
-    def __init__(self, turn: int, sender: str, writer: InputWriter) -> None:
+    def __init__(self, turn: int, sender: str, act: Act) -> None:
         self.turn = turn
         self.sender = sender
         self.offset = 0
         self.ended: InputEndReason | None = None
-        self._writer = writer
+        self._act = act
         self._is_taken = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -47,7 +41,7 @@ class Seat:
 
     def write(self, data: bytes, *, eof: bool = False) -> None:
         """Send *data*, and the end if it is that."""
-        self._writer.write_input(self.turn, data, eof=eof)
+        self._act(lambda execution: execution.write_input(self.turn, data, eof=eof))
 
     def see(self, offset: int, ended: InputEndReason | None) -> None:
         """Note how far it has come; after an end, nothing more."""
@@ -64,10 +58,10 @@ class Seat:
 
 
 class Stdin:
-    """A job's stdin, as the server sees it; *writer* is behind it."""
+    """A job's stdin, as the server sees it; *act* reaches what is behind it."""
 
-    def __init__(self, writer: InputWriter) -> None:
-        self._writer = writer
+    def __init__(self, act: Act) -> None:
+        self._act = act
         self._facts = InputFacts()
         self._turn = 0  # the last that was asked for
         self._seats: list[Seat] = []  # the last is who sends; others are about to go
@@ -90,9 +84,9 @@ class Stdin:
     def take(self, sender: str, *, by: Caller | None = None) -> Iterator[Seat]:
         """Give *sender* the place, until the context is left."""
         self._turn += 1
-        seat = Seat(self._turn, sender, self._writer)
+        seat = Seat(self._turn, sender, self._act)
         self._seats.append(seat)
-        self._writer.take_input(seat.turn, sender, by=by)
+        self._begin(sender, by)
 
         try:
             yield seat
@@ -109,7 +103,7 @@ class Stdin:
             await seat.changed()
 
     def moved(self, facts: InputFacts) -> None:
-        """Take over what the writer's end says."""
+        """Take over what the execution says."""
         self._facts = facts
         self._turn = max(self._turn, facts.turn)
 
@@ -134,4 +128,8 @@ class Stdin:
         # What is on its way is not to come later, when it has been sent again.
         if seat.turn == self._turn and seat.ended is None:
             self._turn += 1
-            self._writer.take_input(self._turn, seat.sender, by=by)
+            self._begin(seat.sender, by)
+
+    def _begin(self, sender: str, by: Caller | None) -> None:
+        turn = self._turn
+        self._act(lambda execution: execution.take_input(turn, sender, by=by))

@@ -9,7 +9,7 @@ from teleworkerd.config import Config
 from teleworkerd.execution import LaunchError
 from teleworkerd.keeper import policy
 from teleworkerd.keeper.audit import AuditLog
-from teleworkerd.keeper.messages import Launch
+from teleworkerd.keeper.orders import Launch
 from teleworkerd.protocol.status import LaunchFailure
 from teleworkerd.protocol.types import LaunchStage
 

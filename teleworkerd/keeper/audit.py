@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from teleworkerd.execution import Caller, ExitRecord
-from teleworkerd.keeper.messages import (
+from teleworkerd.keeper.orders import (
     Launch,
     Noted,
     RemoveJob,

@@ -6,7 +6,7 @@ from collections.abc import Container
 from teleworkerd.config import Config
 from teleworkerd.jobdir import JobDirectory, is_job_name
 from teleworkerd.keeper.exits import seal
-from teleworkerd.keeper.messages import SealJob
+from teleworkerd.keeper.orders import SealJob
 from teleworkerd.keeper.removal import Trash
 from teleworkerd.keeper.start import Means
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from teleworkerd.execution import ExitRecord, Launched
 from teleworkerd.jobdir import JobDirectory
-from teleworkerd.keeper.messages import SealJob
+from teleworkerd.keeper.orders import SealJob
 from teleworkerd.keeper.spools import Spools
 from teleworkerd.protocol.status import Usage
 from teleworkerd.protocol.types import Reason, Stream

@@ -25,12 +25,8 @@ from teleworkerd.keeper.ending import (
 )
 from teleworkerd.keeper.exits import End, exit_record, write_exit
 from teleworkerd.keeper.main_process import MainProcess
-from teleworkerd.keeper.messages import (
-    InputMoved,
-    KeptJob,
-    Launch,
-    TreeUnkillable,
-)
+from teleworkerd.keeper.messages import InputMoved, KeptJob, TreeUnkillable
+from teleworkerd.keeper.orders import Launch
 from teleworkerd.keeper.quota import Bound, Shortage
 from teleworkerd.keeper.spools import Spools
 from teleworkerd.keeper.start import Means, Start, Started

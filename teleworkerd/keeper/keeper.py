@@ -26,9 +26,7 @@ from teleworkerd.keeper.job import FAILED, RunningJob
 from teleworkerd.keeper.leftovers import Leftovers
 from teleworkerd.keeper.measuring import Measuring
 from teleworkerd.keeper.messages import (
-    FROM_SERVER,
     MAX_KEPT,
-    Alive,
     JobExited,
     JobFailed,
     JobGone,
@@ -36,6 +34,11 @@ from teleworkerd.keeper.messages import (
     JobLost,
     JobSealed,
     KeptJobs,
+    Welcome,
+)
+from teleworkerd.keeper.orders import (
+    FROM_SERVER,
+    Alive,
     Launch,
     MeasureJobs,
     Noted,
@@ -47,7 +50,6 @@ from teleworkerd.keeper.messages import (
     SignalJob,
     StopJob,
     TakeInput,
-    Welcome,
     WriteInput,
 )
 from teleworkerd.keeper.orphans import Orphans

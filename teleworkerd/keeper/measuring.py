@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from teleworkerd.keeper.job import RunningJob
-from teleworkerd.keeper.messages import JobsMeasured, JobUsage, MeasureJobs
+from teleworkerd.keeper.messages import JobsMeasured, JobUsage
+from teleworkerd.keeper.orders import MeasureJobs
 from teleworkerd.protocol.messages import Message
 
 

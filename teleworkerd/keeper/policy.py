@@ -15,7 +15,7 @@ from teleworkerd.config import Config
 from teleworkerd.execution import LaunchError
 from teleworkerd.jobdir import is_job_name
 from teleworkerd.keeper.account import own_account
-from teleworkerd.keeper.messages import Launch, Noted, StopJob
+from teleworkerd.keeper.orders import Launch, Noted, StopJob
 from teleworkerd.protocol.errors import RemoteProtocolError
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.status import LaunchFailure

@@ -35,7 +35,7 @@ from teleworkerd.keeper.ending import end_tree, remove_groups
 from teleworkerd.keeper.groups import SpareCgroup
 from teleworkerd.keeper.isolation import namespaces_of
 from teleworkerd.keeper.launch import LaunchPlan, launch
-from teleworkerd.keeper.messages import Launch
+from teleworkerd.keeper.orders import Launch
 from teleworkerd.keeper.privileges import privileges_of
 from teleworkerd.keeper.quota import Quota, limit_of
 from teleworkerd.keeper.spools import Spools, SpoolsWatcher

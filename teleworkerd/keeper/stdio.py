@@ -8,11 +8,7 @@ from collections.abc import Callable
 
 from teleworkerd.execution import InputFacts
 from teleworkerd.keeper.input import JobInput
-from teleworkerd.keeper.messages import (
-    ResizeTerminal,
-    TakeInput,
-    WriteInput,
-)
+from teleworkerd.keeper.orders import ResizeTerminal, TakeInput, WriteInput
 from teleworkerd.keeper.spools import Spools
 from teleworkerd.keeper.terminal import Terminal
 from teleworkerd.protocol.spec import JobSpec

@@ -8,7 +8,7 @@ from typing import Final
 from teleworkerd.execution import Caller
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
-from teleworkerd.keeper.messages import Noted
+from teleworkerd.keeper.orders import Noted
 from teleworkerd.protocol.errors import JobNotFound, PermissionDenied
 from teleworkerd.protocol.messages import EVERYBODY
 from teleworkerd.protocol.types import Role

@@ -20,7 +20,8 @@ from teleworkerd.executors.keeper_link import KeeperLink
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.jobs.retention import Retention
 from teleworkerd.jobs.succession import Circumstances
-from teleworkerd.keeper.messages import Noted, Welcome
+from teleworkerd.keeper.messages import Welcome
+from teleworkerd.keeper.orders import Noted
 from teleworkerd.log import set_up
 from teleworkerd.privilege_drop import become
 from teleworkerd.protocol.errors import PermissionDenied

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from teleworkerd.execution import Caller
-from teleworkerd.keeper.messages import Noted
+from teleworkerd.keeper.orders import Noted
 from teleworkerd.protocol.errors import RequestError
 
 

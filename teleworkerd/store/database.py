@@ -10,25 +10,26 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from teleworkerd.protocol.codec import dump_record, load_record
 from teleworkerd.protocol.errors import ProtocolError, TeleworkerError
 from teleworkerd.protocol.responses import JobNews
-from teleworkerd.protocol.spec import JobSpec
-from teleworkerd.protocol.status import JobStatus
 from teleworkerd.reserve import Reserve
 from teleworkerd.store import events
+from teleworkerd.store.records import (
+    SELECT,
+    JobRecord,
+    Row,
+    read_record,
+    write_records,
+)
 from teleworkerd.store.soundness import UnsoundError, check_schema, check_table
 
 
 T = TypeVar("T")
-
-_Row = tuple[bytes, bytes, bytes, bytes, bytes | None]
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +50,6 @@ _STEPS: Final[tuple[str, ...]] = (
     events.SCHEMA,
 )
 
-# As bytes: text that a fault of the disk has changed may be no text.
-_SELECT: Final = """
-    SELECT CAST(id AS BLOB), CAST(request_id AS BLOB), spec_digest, status, spec
-    FROM job ORDER BY created_at, id
-"""
-_INSERT: Final = """
-    INSERT INTO job (id, owner, request_id, spec_digest, created_at, status, spec)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (id) DO UPDATE SET status = excluded.status, spec = excluded.spec
-"""
 _LOG_PAGES: Final = 128  # so that the reserve has room for all that is in the log
 _FILES: Final = ("", "-wal", "-shm", "-journal")
 _BROKEN: Final = frozenset(
@@ -87,19 +78,6 @@ class UnfitRecordError(StoreError):
     """Records that no database takes; all others that came with them are written."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobRecord:
-    """A job as it is stored: everything but the bytes of its output.
-
-    Of a job that is still to be started there is the `spec`.
-    """
-
-    request_id: str
-    spec_digest: bytes
-    status: JobStatus
-    spec: JobSpec | None = None
-
-
 # SQLite's words for it may hold what it has found, which need not be text.
 _TROUBLE: Final = (sqlite3.DatabaseError, UnsoundError, UnicodeDecodeError)
 
@@ -119,7 +97,7 @@ class Database:
         self._path = path
         self._reserve = reserve
         self._connection: sqlite3.Connection | None = None
-        self._rows: list[_Row] | None = None  # as they were when it was opened
+        self._rows: list[Row] | None = None  # as they were when it was opened
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -145,15 +123,15 @@ class Database:
 
         for row in rows:
             try:
-                records.append(_read(*row))
+                records.append(read_record(*row))
             except (ProtocolError, ValueError) as error:
                 self._drop(row[0], str(error))
 
         return records
 
-    def _fetch(self) -> list[_Row]:
-        rows: list[_Row] = []
-        is_whole = self._try(lambda: rows.extend(self.connection.execute(_SELECT)))
+    def _fetch(self) -> list[Row]:
+        rows: list[Row] = []
+        is_whole = self._try(lambda: rows.extend(self.connection.execute(SELECT)))
         return rows if is_whole else []
 
     def write(
@@ -242,7 +220,7 @@ class Database:
                 f" PRAGMA user_version = {len(_STEPS)}; COMMIT;"
             )
 
-        check_table(database, _SELECT)
+        check_table(database, SELECT)
         check_table(database, events.SELECT)
         database.set_progress_handler(None, 0)
 
@@ -325,38 +303,10 @@ class Database:
     def _write_together(
         self, records: Mapping[str, JobRecord | None], news: Sequence[JobNews] = ()
     ) -> None:
-        removed = [job_id for job_id, record in records.items() if record is None]
-        kept = [record for record in records.values() if record is not None]
-
         with self.connection as database:
             database.execute("BEGIN IMMEDIATE")
             events.insert(database, news)
-            database.executemany(
-                "DELETE FROM job WHERE id = ?", [(job_id,) for job_id in removed]
-            )
-            # Of a job that was removed the record may have been left behind.
-            database.executemany(
-                "DELETE FROM job WHERE owner = ? AND request_id = ? AND id != ?",
-                [
-                    (record.status.owner, record.request_id, record.status.id)
-                    for record in kept
-                ],
-            )
-            database.executemany(
-                _INSERT,
-                [
-                    (
-                        record.status.id,
-                        record.status.owner,
-                        record.request_id,
-                        record.spec_digest,
-                        record.status.created_at,
-                        dump_record(record.status),
-                        None if record.spec is None else dump_record(record.spec),
-                    )
-                    for record in kept
-                ],
-            )
+            write_records(database, records)
 
     def _spend(self, action: Callable[[], T]) -> T:
         """Do *action*, again for each piece of the reserve, while the disk is full."""
@@ -377,19 +327,6 @@ class Database:
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
-
-def _read(
-    job_id: bytes, request_id: bytes, digest: bytes, data: bytes, order: bytes | None
-) -> JobRecord:
-    """Return a record; raises `ProtocolError` or `ValueError` if it is none."""
-    status = load_record(JobStatus, data)
-
-    if status.id.encode() != job_id:
-        raise ValueError("it is that of another")
-
-    spec = None if order is None else load_record(JobSpec, order)
-    return JobRecord(request_id.decode(), digest, status, spec)
 
 
 def _put_aside(path: Path, aside: Path) -> None:

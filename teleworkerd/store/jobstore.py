@@ -15,12 +15,12 @@ from teleworkerd.reserve import Reserve
 from teleworkerd.store.database import (
     BrokenError,
     Database,
-    JobRecord,
     StoreError,
     UnfitRecordError,
 )
 from teleworkerd.store.eventlog import EventLog
 from teleworkerd.store.events import Bounds
+from teleworkerd.store.records import JobRecord
 
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from teleworkerd.execution import (
 )
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.leftovers import BootRecord
-from teleworkerd.keeper.messages import Launch
+from teleworkerd.keeper.orders import Launch
 from teleworkerd.output.index import RECORD
 from teleworkerd.protocol.codec import dump_record
 from teleworkerd.protocol.spec import JobSpec, Limits

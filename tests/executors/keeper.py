@@ -4,7 +4,7 @@ import asyncio
 
 from teleworkerd.execution import ExitRecord, InputFacts, JobIdentity, Launched
 from teleworkerd.keeper.channel import Channel
-from teleworkerd.keeper.messages import FROM_SERVER
+from teleworkerd.keeper.orders import FROM_SERVER
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.status import LaunchFailure
 from teleworkerd.protocol.types import Gap, Stream

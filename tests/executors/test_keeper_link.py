@@ -9,16 +9,8 @@ from teleworkerd.config import Config
 from teleworkerd.executors import keeper_link
 from teleworkerd.executors.keeper_link import KeeperGone, KeeperLink
 from teleworkerd.executors.local import LocalExecutor
-from teleworkerd.keeper.messages import (
-    Alive,
-    Leave,
-    Probe,
-    Ready,
-    Reload,
-    Reloaded,
-    Shutdown,
-    Welcome,
-)
+from teleworkerd.keeper.messages import Leave, Probe, Reload, Shutdown, Welcome
+from teleworkerd.keeper.orders import Alive, Ready, Reloaded
 from tests.executors.keeper import Peer
 from tests.fakes import DEADLINE
 

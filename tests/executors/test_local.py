@@ -17,16 +17,13 @@ from teleworkerd.keeper.messages import (
     JobGone,
     JobLaunched,
     JobLost,
-    Launch,
     OutputDropped,
     OutputGrown,
     OutputHeldUp,
-    Ready,
     Shutdown,
-    SignalJob,
-    StopJob,
     Welcome,
 )
+from teleworkerd.keeper.orders import Launch, Ready, SignalJob, StopJob
 from teleworkerd.output.gaps import pack_gap
 from teleworkerd.protocol.errors import Unavailable
 from teleworkerd.protocol.messages import Message

@@ -6,13 +6,8 @@ import pytest
 
 from teleworkerd.execution import Postscript
 from teleworkerd.executors.keeper_link import KeeperLink
-from teleworkerd.keeper.messages import (
-    JobGone,
-    JobSealed,
-    RemoveJob,
-    SealJob,
-    Shutdown,
-)
+from teleworkerd.keeper.messages import JobGone, JobSealed, Shutdown
+from teleworkerd.keeper.orders import RemoveJob, SealJob
 from teleworkerd.protocol.errors import Unavailable
 from tests.executors.keeper import Peer
 from tests.fakes import DEADLINE

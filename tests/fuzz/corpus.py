@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Union, cast
 
 from teleworkerd.config import Config
 from teleworkerd.keeper import messages as keeper
+from teleworkerd.keeper import orders
 from teleworkerd.protocol.codec import dump_record, encode
 from teleworkerd.protocol.framing import LENGTH
 from teleworkerd.protocol.spec import JobSpec, Limits
@@ -138,7 +139,7 @@ def _connections() -> Iterator[bytes]:
 
 def _keeper() -> Iterator[bytes]:
     for name, known in (
-        ("to-keeper", keeper.FROM_SERVER),
+        ("to-keeper", orders.FROM_SERVER),
         ("from-keeper", keeper.FROM_KEEPER),
     ):
         assert name in TARGETS
@@ -149,7 +150,7 @@ def _keeper() -> Iterator[bytes]:
 
 
 def _records() -> Iterator[bytes]:
-    launch = example(keeper.Launch)
+    launch = example(orders.Launch)
 
     for record in (ECHO_ENDED, KILLED_FOR_MEMORY, NOT_STARTED, SPEC, launch):
         yield chosen("record", dump_record(record))

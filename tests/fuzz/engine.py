@@ -13,7 +13,11 @@ LONGEST: Final = 8192  # bytes of an input; more finds nothing that less does no
 RAW: Final = 0.25  # of all changes: blindly, by libFuzzer
 FRESH: Final = 0.5  # of the others: to an input of any target, not to what was chosen
 
-_READERS: Final = ("teleworkerd.protocol", "teleworkerd.keeper.messages")
+_READERS: Final = (
+    "teleworkerd.protocol",
+    "teleworkerd.keeper.messages",
+    "teleworkerd.keeper.orders",
+)
 
 
 def main(arguments: list[str]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from teleworkerd.keeper import messages as keeper
+from teleworkerd.keeper import orders
 from teleworkerd.protocol.codec import (
     Registry,
     decode,
@@ -32,7 +33,7 @@ Outcome = tuple[list[object], str, list[Message]]
 
 SMALL: Final = 64  # bytes; the longest frame that the target `frames` takes
 
-_RECORDS: Final = (JobStatus, JobSpec, keeper.Launch)
+_RECORDS: Final = (JobStatus, JobSpec, orders.Launch)
 
 
 def run(data: bytes) -> None:
@@ -202,7 +203,7 @@ def _framed(message: Message) -> bytes:
 TARGETS: Final[Mapping[str, Target]] = {
     "client-message": _codec(FROM_CLIENT),
     "server-message": _codec(FROM_SERVER),
-    "to-keeper": _codec(keeper.FROM_SERVER),
+    "to-keeper": _codec(orders.FROM_SERVER),
     "from-keeper": _codec(keeper.FROM_KEEPER),
     "record": _record,
     "frames": _frames,

@@ -17,7 +17,7 @@ from teleworkerd.execution import JobIdentity
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.jobs.records import found_again, new_record, spec_digest
-from teleworkerd.keeper.messages import Launch
+from teleworkerd.keeper.orders import Launch
 from teleworkerd.protocol.codec import dump_record
 from teleworkerd.protocol.spec import JobSpec, Limits
 from teleworkerd.protocol.types import JobState, OnFull

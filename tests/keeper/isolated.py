@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from teleworkerd.execution import ExitRecord
-from teleworkerd.keeper.messages import SignalJob
+from teleworkerd.keeper.orders import SignalJob
 from teleworkerd.protocol.types import Stream
 from teleworkerd.settings import Isolation, JobsConfig
 from tests.keeper.kept import KeeperProcess, KeptJob, Place

@@ -24,12 +24,11 @@ from teleworkerd.keeper.messages import (
     JobFailed,
     JobGone,
     JobLaunched,
-    Launch,
     OutputGrown,
     OutputHeldUp,
-    RemoveJob,
     Welcome,
 )
+from teleworkerd.keeper.orders import Launch, RemoveJob
 from teleworkerd.protocol.codec import decode, encode
 from teleworkerd.protocol.fields import dump
 from teleworkerd.protocol.framing import FrameDecoder

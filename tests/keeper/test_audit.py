@@ -14,7 +14,7 @@ import pytest
 from teleworkerd.config import Config
 from teleworkerd.execution import Caller, JobIdentity
 from teleworkerd.keeper.audit import AuditLog
-from teleworkerd.keeper.messages import Launch, Noted, RemoveJob, SignalJob, StopJob
+from teleworkerd.keeper.orders import Launch, Noted, RemoveJob, SignalJob, StopJob
 from teleworkerd.protocol.spec import JobSpec, Limits
 from teleworkerd.protocol.types import LaunchStage, Reason
 from teleworkerd.settings import AuditConfig

@@ -17,9 +17,8 @@ from teleworkerd.keeper.messages import (
     KeptJob,
     KeptJobs,
     OutputHeldUp,
-    SignalJob,
-    StopJob,
 )
+from teleworkerd.keeper.orders import SignalJob, StopJob
 from teleworkerd.output.gaps import read_gaps
 from teleworkerd.protocol.codec import decode, encode
 from teleworkerd.protocol.framing import LENGTH

@@ -7,14 +7,8 @@ import pytest
 
 from teleworkerd.execution import Postscript
 from teleworkerd.keeper.channel import Channel
-from teleworkerd.keeper.messages import (
-    FROM_KEEPER,
-    FROM_SERVER,
-    OutputGrown,
-    SealJob,
-    SignalJob,
-    StopJob,
-)
+from teleworkerd.keeper.messages import FROM_KEEPER, OutputGrown
+from teleworkerd.keeper.orders import FROM_SERVER, SealJob, SignalJob, StopJob
 from teleworkerd.protocol.codec import encode
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.types import Reason

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from teleworkerd.jobdir import JobDirectory
-from teleworkerd.keeper.messages import JobExited, SignalJob, StopJob
+from teleworkerd.keeper.messages import JobExited
+from teleworkerd.keeper.orders import SignalJob, StopJob
 from teleworkerd.protocol.spec import Limits
 from teleworkerd.protocol.types import Reason
 from tests.e2e.groups import left_of

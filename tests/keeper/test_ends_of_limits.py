@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from teleworkerd.keeper.messages import SignalJob
+from teleworkerd.keeper.orders import SignalJob
 from teleworkerd.protocol.spec import Limits
 from teleworkerd.protocol.types import LaunchStage, Reason
 from tests.cgroups.jobs import run_python

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from teleworkerd.keeper.messages import SignalJob
+from teleworkerd.keeper.orders import SignalJob
 from teleworkerd.keeper.quota import Bound
 from teleworkerd.output.gaps import read_gaps
 from teleworkerd.protocol.types import OnFull, Reason, Stream

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from teleworkerd.keeper.messages import SignalJob
+from teleworkerd.keeper.orders import SignalJob
 from teleworkerd.keeper.syscalls import permitted_capabilities
 from teleworkerd.protocol.types import Stream
 from teleworkerd.settings import JobsConfig

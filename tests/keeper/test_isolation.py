@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from teleworkerd.keeper.messages import SignalJob, StopJob
+from teleworkerd.keeper.orders import SignalJob, StopJob
 from teleworkerd.protocol.spec import Limits
 from teleworkerd.protocol.types import LaunchStage, Reason
 from tests.e2e.groups import left_of

@@ -18,9 +18,8 @@ from teleworkerd.keeper.messages import (
     KeptJob,
     KeptJobs,
     OutputGrown,
-    Ready,
-    SignalJob,
 )
+from teleworkerd.keeper.orders import Ready, SignalJob
 from teleworkerd.output.index import RECORD
 from teleworkerd.protocol.codec import decode, encode
 from teleworkerd.protocol.framing import LENGTH

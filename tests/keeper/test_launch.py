@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from teleworkerd.keeper.messages import JobLost, SignalJob
+from teleworkerd.keeper.messages import JobLost
+from teleworkerd.keeper.orders import SignalJob
 from teleworkerd.protocol.spec import Limits
 from teleworkerd.protocol.status import LaunchFailure
 from teleworkerd.protocol.types import LaunchStage

@@ -5,13 +5,8 @@ from typing import Final
 
 import pytest
 
-from teleworkerd.keeper.messages import (
-    JobFailed,
-    OutputDropped,
-    OutputGrown,
-    RemoveJob,
-    StopJob,
-)
+from teleworkerd.keeper.messages import JobFailed, OutputDropped, OutputGrown
+from teleworkerd.keeper.orders import RemoveJob, StopJob
 from teleworkerd.output.gaps import read_gaps
 from teleworkerd.protocol.types import Gap, OnFull, Reason, Stream
 from tests.keeper.kept import (

@@ -12,12 +12,8 @@ from pathlib import Path
 import pytest
 
 from teleworkerd.keeper import ending
-from teleworkerd.keeper.messages import (
-    JobsMeasured,
-    MeasureJobs,
-    SignalJob,
-    TreeUnkillable,
-)
+from teleworkerd.keeper.messages import JobsMeasured, TreeUnkillable
+from teleworkerd.keeper.orders import MeasureJobs, SignalJob
 from teleworkerd.protocol.spec import Limits
 from teleworkerd.protocol.status import Usage
 from teleworkerd.protocol.types import OnFull, Reason

@@ -13,7 +13,7 @@ import pytest
 from teleworkerd.keeper.account import find_account
 from teleworkerd.keeper.isolation import namespaces_of
 from teleworkerd.keeper.launch import LaunchPlan, launch
-from teleworkerd.keeper.messages import StopJob
+from teleworkerd.keeper.orders import StopJob
 from teleworkerd.keeper.orphans import use_pidfds
 from teleworkerd.keeper.privileges import privileges_of
 from teleworkerd.protocol.spec import JobSpec

@@ -11,14 +11,8 @@ from typing import Final
 import pytest
 
 from teleworkerd.execution import JobIdentity, Postscript
-from teleworkerd.keeper.messages import (
-    JobGone,
-    Launch,
-    RemoveJob,
-    SealJob,
-    SignalJob,
-    StopJob,
-)
+from teleworkerd.keeper.messages import JobGone
+from teleworkerd.keeper.orders import Launch, RemoveJob, SealJob, SignalJob, StopJob
 from teleworkerd.protocol.codec import encode, pack
 from teleworkerd.protocol.messages import Message
 from teleworkerd.protocol.spec import JobSpec

@@ -10,12 +10,8 @@ from typing import Final
 import pytest
 
 from teleworkerd.execution import Postscript
-from teleworkerd.keeper.messages import (
-    JobGone,
-    RemoveJob,
-    SealJob,
-    SignalJob,
-)
+from teleworkerd.keeper.messages import JobGone
+from teleworkerd.keeper.orders import RemoveJob, SealJob, SignalJob
 from teleworkerd.keeper.removal import Trash
 from tests.keeper.kept import KeeperProcess, Place, eventually
 from tests.keeper.moving import until

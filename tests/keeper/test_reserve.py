@@ -12,7 +12,8 @@ import pytest
 
 from teleworkerd.config import Config
 from teleworkerd.execution import ExitRecord
-from teleworkerd.keeper.messages import JobExited, SignalJob, StopJob
+from teleworkerd.keeper.messages import JobExited
+from teleworkerd.keeper.orders import SignalJob, StopJob
 from teleworkerd.keeper.state_dir import StateDirectory
 from teleworkerd.output.gaps import read_gaps
 from teleworkerd.protocol.types import OnFull, Reason, Stream

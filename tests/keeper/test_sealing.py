@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 from teleworkerd.execution import Postscript
-from teleworkerd.keeper.messages import RemoveJob, SealJob
+from teleworkerd.keeper.orders import RemoveJob, SealJob
 from tests.keeper.kept import KeeperProcess, KeptJob
 
 

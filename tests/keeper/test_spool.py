@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from teleworkerd.jobdir import JobDirectory
-from teleworkerd.keeper.messages import JobExited, OutputGrown, OutputHeldUp, SignalJob
+from teleworkerd.keeper.messages import JobExited, OutputGrown, OutputHeldUp
+from teleworkerd.keeper.orders import SignalJob
 from teleworkerd.keeper.records import SpoolIndex
 from teleworkerd.output.index import IndexRecord, OutputIndex
 from teleworkerd.protocol.types import Stream

@@ -10,7 +10,7 @@ from teleworkerd.counters import Counters
 from teleworkerd.execution import Caller
 from teleworkerd.jobs.job import Job
 from teleworkerd.jobs.manager import JobManager
-from teleworkerd.keeper.messages import Noted
+from teleworkerd.keeper.orders import Noted
 from teleworkerd.protocol.errors import (
     AmbiguousJob,
     JobNotFound,

@@ -17,26 +17,28 @@ from teleworkerd.execution import Postscript
 from teleworkerd.executors.keeper_link import KeeperGone
 from teleworkerd.keeper.channel import Channel
 from teleworkerd.keeper.messages import (
-    FROM_SERVER,
-    Alive,
     JobExited,
     JobGone,
     JobLaunched,
     JobSealed,
     KeptJob,
     KeptJobs,
-    Launch,
     Leave,
     OutputGrown,
     Probe,
-    Ready,
     Reload,
+    Shutdown,
+    Welcome,
+)
+from teleworkerd.keeper.orders import (
+    FROM_SERVER,
+    Alive,
+    Launch,
+    Ready,
     Reloaded,
     RemoveJob,
     SealJob,
-    Shutdown,
     StopJob,
-    Welcome,
 )
 from teleworkerd.protocol.errors import Unavailable
 from teleworkerd.protocol.messages import ListRequest, Message, RunRequest, WaitRequest

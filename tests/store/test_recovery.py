@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from teleworkerd.protocol.types import JobState
-from teleworkerd.store import JobRecord, JobStore, StoreError, database
+from teleworkerd.store import JobRecord, JobStore, StoreError
+from teleworkerd.store.records import SELECT
 from tests.fakes import open_descriptors, record_of
 from tests.store.faults import ids
 
@@ -232,7 +233,7 @@ async def test_broken_when_loaded(path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     code = sqlite3.SQLITE_CORRUPT_INDEX
 
-    with failing(database._SELECT, code, monkeypatch, times=1):
+    with failing(SELECT, code, monkeypatch, times=1):
         store = await JobStore(path).open()
 
     assert await store.load() == []
