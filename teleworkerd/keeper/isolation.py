@@ -168,6 +168,8 @@ def _common_steps(
     if is_root:
         # Who may open everything would read disks, and so what is covered.
         steps += mounting.own_devices()
+    else:
+        steps += mounting.own_terminals()
 
     return tuple(steps + mounting.own_scratch(tmp_size))
 

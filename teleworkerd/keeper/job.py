@@ -104,6 +104,11 @@ class RunningJob:
         return self._started.process.pid
 
     @property
+    def sender(self) -> str:
+        """Who sends to its stdin; empty if nobody has yet."""
+        return "" if self._input is None else self._input.sender
+
+    @property
     def _input(self) -> InputFacts | None:
         """Who sends to it and how far that is; None if nobody can."""
         return None if self._started is None else self._started.stdio.input_facts

@@ -296,7 +296,7 @@ class Keeper:
 
     def _pass_input(self, order: InputOrder) -> None:
         if (job := self._jobs.get(order.job)) is not None:
-            if isinstance(order, TakeInput):
+            if isinstance(order, TakeInput) and order.sender != job.sender:
                 self.audit.took_input(order, job.owner)
 
             job.pass_input(order)

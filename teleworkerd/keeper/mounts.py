@@ -71,6 +71,15 @@ class Mount:
             mount(self.source, self.target, self.kind, self.flags, self.options)
 
 
+_OWN_TERMINALS: Final = Mount(
+    b"/dev/pts",
+    MS_NOSUID | MS_NOEXEC,
+    b"devpts",
+    b"devpts",
+    b"newinstance,ptmxmode=0666,mode=620",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """A character device that everybody may use."""
@@ -280,14 +289,16 @@ def own_devices() -> list[Step]:
         *(Link(_DEV / name, target) for name, target in _LINKS.items()),
         Directory(_DEV / "shm"),
         Directory(_DEV / "pts"),
-        Mount(
-            b"/dev/pts",
-            MS_NOSUID | MS_NOEXEC,
-            b"devpts",
-            b"devpts",
-            b"newinstance,ptmxmode=0666,mode=620",
-        ),
+        _OWN_TERMINALS,
     ]
+
+
+def own_terminals() -> list[Step]:
+    """Have no terminals but those that one makes: others' of one account are open.
+
+    The job's own stays what it is, without a name there.
+    """
+    return [_OWN_TERMINALS] if Path("/dev/pts").is_dir() else []
 
 
 def own_scratch(size: int) -> list[Step]:

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from teleworkerd.keeper.orders import SignalJob, StopJob
-from teleworkerd.protocol.spec import Limits
+from teleworkerd.protocol.spec import Limits, TerminalSize
 from teleworkerd.protocol.types import LaunchStage, Reason
 from tests.e2e.groups import left_of
 from tests.keeper.isolated import ROOTS, VisiblePlace, end, private, shell, start
@@ -280,3 +280,19 @@ def test_refused_without_pids(own_place: VisiblePlace) -> None:
 
     assert (failure.stage, failure.errno) == (LaunchStage.ISOLATION, errno.EPERM)
     assert ": namespaces: " in failure.message
+
+
+@pytest.mark.parametrize("owner", ["alice", ROOTS])
+def test_terminals_of_others(keeper: KeeperProcess, owner: str) -> None:
+    """A private job has its own terminal, and sees that of no other job."""
+    other = keeper.launch("sleep", "300", owner=owner, tty=TerminalSize())
+    other.launched()
+    script = (
+        "test -t 0 && echo terminal; ls /dev/pts; echo there > /dev/tty;"
+        " echo again > /dev/stdout"
+    )
+    record, out, _ = shell(keeper, script, owner=owner, tty=TerminalSize())
+    end(other)
+
+    assert record.exit_code == 0
+    assert out.split() == ["terminal", "ptmx", "there", "again"]
