@@ -205,6 +205,7 @@ class RunningJob:
                 tell=self._tell_unkillable,
             )
             failpoint("tree-ended")
+            self._started.stdio.tree_ended()
             is_drained = await self._drain(spools)
             is_settled = await spools.settle()
             failpoint("drained")

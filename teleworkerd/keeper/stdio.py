@@ -85,6 +85,11 @@ class Stdio:
             case _:
                 pass  # the job has nothing of that kind
 
+    def tree_ended(self) -> None:
+        """Let its output come to an end: nothing of the job is left."""
+        if self._terminal is not None:
+            self._terminal.leave()
+
     def end_input(self) -> None:
         """Take no more input: nobody reads it."""
         if self._input is not None:

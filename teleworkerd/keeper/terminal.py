@@ -13,7 +13,7 @@ _READ: Final = 64 << 10  # bytes at once
 
 
 class Terminal:
-    """A pair of ends: `job_end` is for the job alone, the other one is ours.
+    """A pair of ends: `job_end` is for the job, the other one is ours.
 
     What the job writes is copied into a pipe, at the speed of whoever reads that: a
     terminal is nothing that could be spliced. Raises `OSError` when none can be made.
@@ -42,26 +42,33 @@ class Terminal:
         return fcntl.fcntl(self._ours, fcntl.F_DUPFD_CLOEXEC, 0)
 
     def copy_to(self, pipe: int) -> None:
-        """Leave the job's end to the job, and copy what it writes into *pipe*.
+        """Copy what the job writes into *pipe*, which is taken over.
 
-        That is taken over, and closed when nothing can come any more.
+        It is closed after `leave`, when nothing can come any more.
         """
         os.set_blocking(pipe, False)
         self._pipe = pipe
-        os.close(self.job_end)
-        self.job_end = -1
         self._loop.add_reader(self._ours, self._read)
+
+    def leave(self) -> None:
+        """Let the job's end go: nobody shall open it once more.
+
+        Until then a job may close its terminal, and open it again by its name.
+        """
+        if self.job_end >= 0:
+            os.close(self.job_end)
+            self.job_end = -1
 
     def close(self) -> None:
         """Hang up; what the job still writes goes nowhere. Twice is no harm."""
         self._close_pipe()
 
-        for fd in (self._ours, self.job_end):
-            if fd >= 0:
-                self._loop.remove_reader(fd)
-                os.close(fd)
+        self.leave()
 
-        self._ours = self.job_end = -1
+        if self._ours >= 0:
+            self._loop.remove_reader(self._ours)
+            os.close(self._ours)
+            self._ours = -1
 
     def _read(self) -> None:
         try:

@@ -287,8 +287,9 @@ async def test_resize(client: twctl.Client) -> None:
 
 async def test_keys(client: twctl.Client) -> None:
     """Keys are echoed and mean something: Ctrl-C interrupts, Ctrl-D is the end."""
-    script = "trap 'echo interrupted' INT; read line; cat; echo over"
+    script = "trap 'echo interrupted' INT; echo ready; read line; cat; echo over"
     job = await client.run(["sh", "-c", script], tty=TerminalSize(80, 24))
+    await until_printed(job, b"ready")
 
     async with await job.input() as stdin:
         await stdin.write(b"\x03")

@@ -159,6 +159,15 @@ def test_end_of_the_terminal(keeper: KeeperProcess) -> None:
     assert job.output() == b"last\r\n"
 
 
+def test_terminal_that_is_opened_again(keeper: KeeperProcess) -> None:
+    """A job may close all of its terminal, and write to it by its name later."""
+    script = "exec <&- >&- 2>&-; sleep 0.2; echo again > /dev/tty"
+    job = keeper.launch("sh", "-c", script, tty=TerminalSize())
+    job.exited()
+
+    assert job.output() == b"again\r\n"
+
+
 def test_much_at_once(keeper: KeeperProcess) -> None:
     """More than a pipe holds goes through it, as the job reads."""
     job = keeper.launch("sha256sum", stdin=True)
