@@ -10,8 +10,8 @@ from typing import Final, cast
 
 from teleworkerd.execution import JobIdentity
 from teleworkerd.jobdir import JobDirectory, is_job_name
-from teleworkerd.keeper.orders import Launch
-from teleworkerd.protocol.codec import dump_record, load_record
+from teleworkerd.keeper.orders import Launch, load_order
+from teleworkerd.protocol.codec import dump_record
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.fields import dump
 from teleworkerd.protocol.responses import JobNews
@@ -113,7 +113,7 @@ def found_again(jobs_dir: Path, known: Container[str]) -> Iterator[JobRecord]:
 
 def _order_in(directory: JobDirectory) -> Launch:
     """Return what was ordered there; raises `ValueError` for the copy of another."""
-    order = load_record(Launch, directory.spec.read_bytes())
+    order = load_order(directory.spec.read_bytes())
 
     if order.job.id != directory.path.name:
         raise ValueError(f"its spec is that of job {order.job.id!r:.80}")

@@ -4,7 +4,8 @@ from typing import Annotated, Final
 
 from teleworkerd.execution import Caller, JobIdentity, Postscript
 from teleworkerd.keeper.messages import MAX_KEPT
-from teleworkerd.protocol.codec import registry
+from teleworkerd.protocol.codec import load_record, registry
+from teleworkerd.protocol.errors import RemoteProtocolError
 from teleworkerd.protocol.messages import MAX_GRACE, MAX_INPUT, Message, Signal
 from teleworkerd.protocol.records import record
 from teleworkerd.protocol.spec import JobSpec, TerminalSize
@@ -26,6 +27,18 @@ class Launch(Message):
     job: JobIdentity
     spec: JobSpec
     by: Caller | None = None
+
+
+def load_order(data: bytes) -> Launch:
+    """Return the order that stands in a job's directory.
+
+    Raises `RemoteProtocolError` for none, or for one whose end never came to the disk:
+    zeros in its place could be taken for values, but no order ends in one.
+    """
+    if data.endswith(b"\0"):
+        raise RemoteProtocolError("its end is missing")
+
+    return load_record(Launch, data)
 
 
 @record
