@@ -172,7 +172,9 @@ def test_grace(keeper: KeeperProcess) -> None:
 
 def test_grace_without_end(keeper: KeeperProcess) -> None:
     """Without a grace nobody kills; a later kill still does."""
-    job = keeper.launch("sh", "-c", "trap 'echo no' TERM; echo up; sleep 300; exit 2")
+    # What is to be ended is there before the signal comes.
+    script = "trap 'echo no' TERM; sleep 300 & echo up; wait; wait; exit 2"
+    job = keeper.launch("sh", "-c", script)
     job.launched()
     job.wait_for_output(b"up\n")
     keeper.send(SignalJob(job.id, signal.SIGTERM, tree=False))
