@@ -58,8 +58,9 @@ if TYPE_CHECKING:
         Role,
         Stream,
     )
-    from twctl.client import Client, RemoteJob, connect
+    from twctl.client import Client, connect
     from twctl.input import InputEnded, JobInput
+    from twctl.job import RemoteJob
     from twctl.moments import Moment
     from twctl.news import News
     from twctl.profile import Profile, ProfileError
@@ -128,8 +129,9 @@ __all__ = [
 
 # The command line imports this package too; asyncio would cost it 50 ms.
 _MODULES: Final[dict[str, tuple[str, ...]]] = {
-    "twctl.client": ("Client", "RemoteJob", "connect"),
+    "twctl.client": ("Client", "connect"),
     "twctl.input": ("InputEnded", "JobInput"),
+    "twctl.job": ("RemoteJob",),
     "twctl.moments": ("Moment",),
     "twctl.news": ("News",),
     "twctl.profile": ("Profile", "ProfileError"),

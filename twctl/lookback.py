@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from teleworkerd.protocol.messages import InterleaveRequest, OutputRequest
 from teleworkerd.protocol.responses import InterleaveResponse
 from teleworkerd.protocol.types import Chunk, Gap, Stream
-from twctl.client import RemoteJob
 from twctl.cutting import Cut, part
+from twctl.job import RemoteJob
 from twctl.lines import last_lines
 from twctl.subscription import OutputQuery, offsets
 from twctl.verify import stream_status

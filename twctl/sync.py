@@ -31,7 +31,9 @@ from teleworkerd.protocol.types import (
 )
 from twctl import client as asynchronous
 from twctl import input as asynchronous_input
-from twctl.client import DEFAULT_GRACE, SIGKILL, Path
+from twctl import job as asynchronous_job
+from twctl.client import Path
+from twctl.job import DEFAULT_GRACE, SIGKILL
 from twctl.moments import Moment
 from twctl.news import News
 from twctl.sampling import Sample
@@ -198,7 +200,7 @@ class Client:
 class RemoteJob:
     """A job on the server; `id` is what it was asked for by."""
 
-    def __init__(self, loop: LoopThread, job: asynchronous.RemoteJob) -> None:
+    def __init__(self, loop: LoopThread, job: asynchronous_job.RemoteJob) -> None:
         self._loop = loop
         self._job = job
 

@@ -9,7 +9,6 @@ from typing import Final
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.spec import TerminalSize
 from teleworkerd.protocol.types import InputEndReason
-from twctl.client import RemoteJob
 from twctl.commands.keyboard import (
     WITHIN,
     DetachKeys,
@@ -18,6 +17,7 @@ from twctl.commands.keyboard import (
     local_size,
 )
 from twctl.input import InputEnded, JobInput
+from twctl.job import RemoteJob
 from twctl.render import print_notice
 from twctl.source import Source
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import Stream
-from twctl.client import RemoteJob
 from twctl.commands.dropping import GapNotices
 from twctl.commands.prefixing import Target
 from twctl.commands.writing import JsonLines, Raw, Stamped, Writer
 from twctl.cutting import Cut
+from twctl.job import RemoteJob
 from twctl.lookback import Selection, Wanted, begins_line, select
 from twctl.reading import Reading
 from twctl.sink import Sink

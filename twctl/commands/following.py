@@ -11,13 +11,14 @@ from teleworkerd.protocol.errors import TooMany
 from teleworkerd.protocol.spec import JobSpec
 from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import JobState, Stream
-from twctl.client import Client, RemoteJob
+from twctl.client import Client
 from twctl.commands.attaching import Desk, sending, sizing
 from twctl.commands.copying import Copy, copy_output, copy_outputs
 from twctl.commands.forwarding import Forwarder
 from twctl.commands.loop import run_loop
 from twctl.commands.prefixing import Board, prefixes
 from twctl.exit_codes import ExitCode, job_code
+from twctl.job import RemoteJob
 from twctl.lookback import Wanted
 from twctl.moments import Moment, nanoseconds
 from twctl.pretty import SHORT_ID, ending

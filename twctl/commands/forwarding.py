@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from teleworkerd.protocol.errors import TeleworkerError
-from twctl.client import Client, RemoteJob
+from twctl.client import Client
+from twctl.job import RemoteJob
 from twctl.render import print_notice
 
 
