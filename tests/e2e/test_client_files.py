@@ -113,18 +113,21 @@ def ending(daemon: Daemon, into: Path, ends: timedelta) -> Twctl:
     ids=" ".join,
 )
 def test_warning(daemon: Daemon, tmp_path: Path, verb: tuple[str, ...]) -> None:
-    """From 30 days before the end on, each call says so once, on stderr alone."""
+    """From 30 days before the end on, calls say so once a day, on stderr alone."""
     alice = ending(daemon, tmp_path, MONTH - timedelta(minutes=1))
     job = alice.run("echo", "out")
     alice("wait", job)
+    alice.environment["XDG_STATE_HOME"] = str(tmp_path / "state")
 
     done = alice(*(job if word == "JOB" else word for word in verb))
+    again = alice(*(job if word == "JOB" else word for word in verb))
 
     warnings = re.findall(r"(?m)^twctl: warning: .*$", done.stderr)
     assert done.code == 0
     assert len(warnings) == 1
     assert re.search(r"--cert \S+ expires at \S+ \S+ UTC, in 29 days; ", warnings[0])
     assert b"warning" not in done.stdout
+    assert "warning" not in again.stderr
 
 
 def test_no_warning(daemon: Daemon, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def environment(
     """Point `twctl` to the server, which runs in a thread."""
     with serving(server, certs) as profile:
         monkeypatch.setenv("XDG_CONFIG_HOME", "/nonexistent")
+        monkeypatch.setenv("XDG_STATE_HOME", "/proc/nonexistent")
         monkeypatch.setenv("TWCTL_HOST", profile.address)
         monkeypatch.setenv("TWCTL_CA", str(profile.ca))
         monkeypatch.setenv("TWCTL_CERT", str(profile.cert))

@@ -17,6 +17,7 @@ from twctl.commands.copying import Copy, copy_output, copy_outputs
 from twctl.commands.forwarding import Forwarder
 from twctl.commands.loop import run_loop
 from twctl.commands.prefixing import Board, prefixes
+from twctl.daily import warn_daily
 from twctl.exit_codes import ExitCode, job_code
 from twctl.job import RemoteJob
 from twctl.lookback import Wanted
@@ -81,7 +82,7 @@ def attach(profile: Profile, ref: str, follow: Follow) -> int:
 def _client(profile: Profile, *, reconnect: bool, desk: Desk | None = None) -> Client:
     retry_for = None if reconnect else 0
     notice = print_notice if desk is None else desk.notice
-    return Client(profile, retry_for=retry_for, notice=notice, warn=print_warning)
+    return Client(profile, retry_for=retry_for, notice=notice, warn=warn_daily)
 
 
 async def _tail(profile: Profile, tail: Tail) -> int:

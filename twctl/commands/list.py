@@ -19,6 +19,7 @@ from twctl.commands.options import (
     parsed,
     refuse_both,
 )
+from twctl.daily import warn_daily
 from twctl.parsing import parse_number, parse_text
 from twctl.pretty import list_text
 from twctl.render import (
@@ -26,7 +27,6 @@ from twctl.render import (
     print_json,
     print_line,
     print_text,
-    print_warning,
     status_object,
 )
 
@@ -81,7 +81,7 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each option
 
         return watch_list(profile, request, most, form)
 
-    with BlockingSession(profile, warn=print_warning) as session:
+    with BlockingSession(profile, warn=warn_daily) as session:
         jobs = read_pages(session, request, most)
 
     if quiet:

@@ -8,8 +8,9 @@ from teleworkerd.protocol.responses import DoneResponse
 from twctl.blocking import RESPONSE_TIMEOUT, BlockingSession
 from twctl.commands.choosing import Choice, find
 from twctl.commands.options import Call
+from twctl.daily import warn_daily
 from twctl.exit_codes import ExitCode, of_error
-from twctl.render import print_error, print_line, print_notice, print_warning
+from twctl.render import print_error, print_line, print_notice
 
 
 def tell_each(
@@ -28,7 +29,7 @@ def tell_each(
     """
     code: int = ExitCode.OK
 
-    with BlockingSession(call.profile(), warn=print_warning) as session:
+    with BlockingSession(call.profile(), warn=warn_daily) as session:
         for number, job in enumerate(find(session, choice)):
             try:
                 response = session.ask(

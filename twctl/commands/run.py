@@ -9,6 +9,7 @@ from teleworkerd.protocol.messages import RunRequest
 from teleworkerd.protocol.spec import TerminalSize
 from twctl.blocking import start
 from twctl.commands.options import Form, Verb, call_of, optional, output_form, parsed
+from twctl.daily import warn_daily
 from twctl.parsing import (
     each,
     parse_bytes,
@@ -179,7 +180,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
 
     request = RunRequest(0, request_id or os.urandom(16).hex(), spec)
     profile = call.profile()
-    started = start(profile, request, again=not no_reconnect, warn=print_warning)
+    started = start(profile, request, again=not no_reconnect, warn=warn_daily)
     job = started.job
 
     for warning in not_applied(started.not_applied):

@@ -9,13 +9,13 @@ from teleworkerd.protocol.messages import StatusRequest
 from teleworkerd.protocol.responses import StatusResponse
 from twctl.blocking import BlockingSession
 from twctl.commands.options import Form, Ref, Verb, call_of, job_ref, output_form
+from twctl.daily import warn_daily
 from twctl.exit_codes import job_code
 from twctl.pretty import status_text
 from twctl.render import (
     OutputForm,
     print_json,
     print_text,
-    print_warning,
     status_object,
 )
 
@@ -37,7 +37,7 @@ def status(
     form = output_form(output)
     request = StatusRequest(0, job_ref(job))
 
-    with BlockingSession(call_of(context).profile(), warn=print_warning) as session:
+    with BlockingSession(call_of(context).profile(), warn=warn_daily) as session:
         found = session.ask(request, StatusResponse).status
 
     if form is OutputForm.JSON:

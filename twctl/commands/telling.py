@@ -13,6 +13,7 @@ from teleworkerd.protocol.messages import EventsRequest, ListRequest
 from teleworkerd.protocol.status import JobStatus
 from twctl.client import Client
 from twctl.commands.loop import run_loop
+from twctl.daily import warn_daily
 from twctl.exit_codes import ExitCode
 from twctl.news import News
 from twctl.pretty import list_text, news_text
@@ -24,7 +25,6 @@ from twctl.render import (
     print_line,
     print_notice,
     print_text,
-    print_warning,
     status_object,
 )
 
@@ -55,7 +55,7 @@ def watch_list(
 
 def _client(profile: Profile, *, reconnect: bool) -> Client:
     retry_for = None if reconnect else 0
-    return Client(profile, retry_for=retry_for, notice=print_notice, warn=print_warning)
+    return Client(profile, retry_for=retry_for, notice=print_notice, warn=warn_daily)
 
 
 async def _tell(

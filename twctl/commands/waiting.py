@@ -9,6 +9,7 @@ from teleworkerd.protocol.status import JobStatus
 from twctl.client import Client
 from twctl.commands.choosing import Choice
 from twctl.commands.loop import run_loop
+from twctl.daily import warn_daily
 from twctl.exit_codes import ExitCode, job_code, of_error
 from twctl.profile import Profile
 from twctl.render import (
@@ -17,7 +18,6 @@ from twctl.render import (
     print_json,
     print_line,
     print_notice,
-    print_warning,
     status_object,
 )
 
@@ -43,9 +43,7 @@ def wait_for_jobs(
     printed too, and the code is that of the first that ended.
     """
     retry_for = None if reconnect else 0
-    client = Client(
-        profile, retry_for=retry_for, notice=print_notice, warn=print_warning
-    )
+    client = Client(profile, retry_for=retry_for, notice=print_notice, warn=warn_daily)
     outcomes = run_loop(_wait(client, wait))
 
     if not outcomes:

@@ -6,13 +6,13 @@ from contextlib import aclosing
 from teleworkerd.protocol.messages import TopRequest
 from twctl.client import Client
 from twctl.commands.loop import run_loop
+from twctl.daily import warn_daily
 from twctl.profile import Profile
 from twctl.render import (
     OutputForm,
     print_json,
     print_notice,
     print_text,
-    print_warning,
     sample_object,
 )
 from twctl.sampling import Sample
@@ -38,7 +38,7 @@ async def _print(
     first: Sample | None = None
 
     async with (
-        Client(profile, notice=print_notice, warn=print_warning) as client,
+        Client(profile, notice=print_notice, warn=warn_daily) as client,
         # The first sample has no rates yet: it is what the second is compared with.
         aclosing(client.samples(request)) as samples,
     ):
