@@ -142,6 +142,7 @@ class Connection {
 export class Client {
   #options;
   #connection = null;
+  #heard = 0; // when something came of what was asked last
 
   /** *options*: host, port, and ca, cert and key as PEM. */
   constructor(options) {
@@ -185,6 +186,7 @@ export class Client {
         const asked = window;
         window = FIRST_WINDOW;
         return await readOutput(connection, { job, offset: place, follow, credit: asked }, async (piece) => {
+          this.#heard = Date.now();
           if (piece.type === "opened") {
             job = piece.job; // what a name stands for may be another job later
           } else if (piece.type === "gap") {
@@ -211,7 +213,8 @@ export class Client {
 
   /** Do something on a connection, on the next one if that is lost. */
   async #again(action) {
-    let since = null;
+    let failed = 0;
+    let since = Date.now();
     for (let pause = 20; ; pause = Math.min(2 * pause, 2000)) {
       try {
         this.#connection ??= await Connection.open(this.#options);
@@ -219,8 +222,12 @@ export class Client {
       } catch (error) {
         const passes = error instanceof Lost || error.code === "unavailable";
         if (error instanceof Lost) this.#connection = null;
-        since ??= Date.now();
-        if (!passes || Date.now() - since > PATIENCE) throw error;
+        if (this.#heard > failed) {
+          since = this.#heard; // it gets on, by and by
+          pause = 20;
+        }
+        failed = Date.now();
+        if (!passes || failed - since > PATIENCE) throw error;
       }
       await sleep(pause * (0.5 + Math.random() / 2));
     }
