@@ -112,6 +112,17 @@ def test_followed(alice: Twctl) -> None:
     assert set(end["end"]) == {"stdout", "stderr", "state", "exit_code", "reason"}
 
 
+def test_environment(alice: Twctl) -> None:
+    """What is in the environment makes no JSON of a job's bytes."""
+    alice.environment["TWCTL_OUTPUT"] = "json"
+
+    followed = alice("run", "-f", "--", "echo", "raw")
+    job = alice("run", "--", "echo", "raw").json["id"]
+
+    assert followed.stdout == b"raw\n"
+    assert alice("tail", "-f", job).stdout == b"raw\n"
+
+
 def test_top(alice: Twctl) -> None:
     """Jobs with their rates."""
     job = alice.run("sleep", "300")

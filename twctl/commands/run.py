@@ -171,7 +171,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
         )
 
         how = Follow(
-            BOTH_AS_JSON if form is OutputForm.JSON else BOTH,
+            BOTH_AS_JSON if _is_json_asked_for(context, form) else BOTH,
             sends=stdin,
             has_terminal=tty,
             reconnect=not no_reconnect,
@@ -192,6 +192,14 @@ def run(  # noqa: PLR0913 - one parameter for each option
         print_line(job)
 
     return 0
+
+
+def _is_json_asked_for(context: typer.Context, form: OutputForm) -> bool:
+    # As with tail, a job's bytes stay what they are whatever is in the environment.
+    source = context.get_parameter_source("output")
+    return (
+        form is OutputForm.JSON and source is not None and source.name == "COMMANDLINE"
+    )
 
 
 def _environment(
