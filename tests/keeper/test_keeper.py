@@ -176,7 +176,8 @@ def test_slow_server(place: Place) -> None:
     moves = sum(job.directory.index.stat().st_size for job in jobs) // RECORD.size
 
     # 64 KiB wait in the keeper before it holds back, and the socket has some more.
-    assert len(told) < moves
+    # On a busy machine there are so few moves that each may be told.
+    assert len(told) <= moves
     assert len(told) < 2000
     assert all(
         [grown.stdout for grown in told if grown.job == job.id]
