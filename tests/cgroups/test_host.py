@@ -88,7 +88,7 @@ DELEGATED: Final = """
 import os, sys
 from pathlib import Path
 from teleworkerd.cgroups import open_driver
-from teleworkerd.protocol.types import Limits
+from teleworkerd.protocol.spec import Limits
 mine = Path(sys.argv[1])
 (mine / "cgroup.procs").write_text(str(os.getpid()))
 driver = open_driver()
