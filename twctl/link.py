@@ -225,13 +225,15 @@ class Link:
             )
             self._recovery.add_done_callback(_retrieve)
 
-        try:
-            await asyncio.shield(self._recovery)
-        except asyncio.CancelledError:
-            if self._recovery.cancelled():
-                raise ConnectionClosed("the client was closed") from error
+        recovery = self._recovery
+        # Who is cancelled meanwhile leaves it to the others.
+        await asyncio.wait([recovery])
 
-            raise
+        if recovery.cancelled():
+            raise ConnectionClosed("the client was closed") from error
+
+        try:
+            recovery.result()
         except GaveUp as gave_up:
             # Each who waited is told of its own job, by an error of its own.
             raise GaveUp(

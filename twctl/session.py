@@ -313,7 +313,7 @@ class Session(asyncio.BufferedProtocol):
         for _ in range(hello.limits.max_requests - 1):
             self._slots.release()
 
-        self.greeted.set_result(hello)
+        _settle(self.greeted, hello)  # whoever waited for it may be gone
 
     def _refuse(self, number: int, error: TeleworkerError) -> None:
         future = self._responses.get(number)

@@ -4,7 +4,6 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 from teleworkerd.protocol.errors import ConnectionClosed
@@ -39,19 +38,32 @@ class LoopThread:
         """
         try:
             self._check()
-            running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except BaseException:
             coroutine.close()
             raise
 
-        try:
-            return running.result()
-        except BaseException:
-            if not running.done():
-                running.cancel()
-                _wait_for(running)
+        tasks: list[asyncio.Task[T]] = []
+        ended = threading.Event()
 
+        def begin() -> None:
+            tasks.append(self._loop.create_task(coroutine))
+            tasks[0].add_done_callback(lambda _: ended.set())
+
+        def give_up() -> None:
+            tasks[0].cancel()
+
+        self._loop.call_soon_threadsafe(begin)
+
+        try:
+            ended.wait()
+        except BaseException:
+            self._loop.call_soon_threadsafe(give_up)
+            # Only then is all of it left as it was.
+            ended.wait()
+            tasks[0].cancelled() or tasks[0].exception()
             raise
+
+        return tasks[0].result()
 
     def iterate(self, make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
         """Yield what the generator that *make* returns yields, each when it is wanted.
@@ -95,10 +107,3 @@ class LoopThread:
 
         if self.is_closed:
             raise ConnectionClosed("the client is closed; make another one")
-
-
-def _wait_for(running: Future[Any]) -> None:
-    """Wait until what was cancelled has come to its end."""
-    ended = threading.Event()
-    running.add_done_callback(lambda _: ended.set())
-    ended.wait()
