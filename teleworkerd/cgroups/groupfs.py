@@ -42,11 +42,21 @@ def job_group(mount: Path, job_id: str) -> Path:
 
 
 def make(group: Path, *, exist_ok: bool = False) -> None:
-    """Make *group*; raises `CgroupError`."""
-    try:
-        group.mkdir(exist_ok=exist_ok)
-    except OSError as error:
-        raise CgroupError.of(error, "make", group) from error
+    """Make *group*; raises `CgroupError`.
+
+    With *exist_ok* it may be there, and another daemon may remove it at any moment.
+    """
+    for is_last in (*(False,) * (ATTEMPTS - 1), True):
+        try:
+            group.mkdir(exist_ok=exist_ok)
+        except FileExistsError as error:
+            # It was there, and was gone when one looked at it.
+            if is_last or not exist_ok:
+                raise CgroupError.of(error, "make", group) from error
+        except OSError as error:
+            raise CgroupError.of(error, "make", group) from error
+        else:
+            return
 
 
 def restoring(action: Callable[[], T], *, restore: Callable[[], None]) -> T:
