@@ -88,7 +88,7 @@ class RunningJob:
         self._is_stopped = False  # or about to be, by somebody
         self._killed = False
         self._is_buried = False
-        self._waits_for_all = False  # that the main process has left running
+        self._waits_for_all = order.spec.wait_all  # also for what main leaves running
         self._told_input: InputFacts | None = None
         self._unkillable: str | None = None  # the processes that are
         self._told_unkillable: str | None = None
@@ -190,8 +190,7 @@ class RunningJob:
             failpoint("main-exited")
             self._watcher.forget_child(process.pid)
 
-            if self.order.spec.wait_all:
-                self._waits_for_all = True
+            if self._waits_for_all:
                 await tree_ended(cgroup, unless=lambda: self._killed)
                 self._waits_for_all = False
                 ended_at = time.time_ns()

@@ -1,6 +1,7 @@
 """The end of a job: how it is told, and that nothing of its tree is left."""
 
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -30,6 +31,25 @@ ESCAPEE = "setsid sh -c 'echo $$; trap \"\" TERM HUP INT; sleep 300 & wait; wait
 def pids_of(job: KeptJob) -> list[int]:
     """Return the numbers that the job has printed."""
     return list(map(int, job.output().split()))
+
+
+# A keeper that learns of the end of a main process only once there is `{gate}`.
+LATE = """
+import asyncio, os
+
+process_wait = asyncio.subprocess.Process.wait
+
+async def wait(process):
+    code = await process_wait(process)
+    print(flush=True)
+
+    while not os.path.exists({gate!r}):
+        await asyncio.sleep(0.005)
+
+    return code
+
+asyncio.subprocess.Process.wait = wait
+"""
 
 
 @pytest.mark.parametrize("code", [0, 1, 42, 124, 126, 255])
@@ -229,3 +249,21 @@ def test_cpu_time(keeper: KeeperProcess) -> None:
 
     assert record.usage.cpu_seconds is not None
     assert 0 < record.usage.cpu_seconds < 20
+
+
+def test_kill_just_after_the_main_process(place: Place) -> None:
+    """What is to wait for all is not over before the rest has ended."""
+    gate = place.shared / "gate"
+    change = LATE.format(gate=str(gate))
+
+    with KeeperProcess(place.config(), change=change, stdout=subprocess.PIPE) as keeper:
+        job = keeper.launch("sh", "-c", "sleep 300 & echo $!", wait_all=True)
+        job.launched()
+        assert keeper.process.stdout is not None
+        keeper.process.stdout.readline()
+        eventually(job.output, what="the job has printed")
+        keeper.send(SignalJob(job.id, signal.SIGKILL, tree=True))
+        eventually(lambda: not is_alive(pids_of(job)[0]), what="the rest is killed")
+        gate.touch()
+
+        assert job.exited().reason is Reason.KILLED
