@@ -116,12 +116,16 @@ class Link:
         """End the session; whatever waits on it fails."""
         self._context = None
 
-        if self._recovery is not None:
-            self._recovery.cancel()
-            await asyncio.wait([self._recovery])
+        try:
+            if self._recovery is not None:
+                self._recovery.cancel()
+                await asyncio.wait([self._recovery])
 
-        if self._session is not None:
-            await self._session.close()
+            if self._session is not None:
+                await self._session.close()
+        finally:
+            if self._session is not None:
+                self._session.abort()
 
     async def ask(
         self, request: Request, response: type[A], *, again: bool = True

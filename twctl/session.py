@@ -207,11 +207,12 @@ class Session(asyncio.BufferedProtocol):
         """End the connection; returns when it is gone, after 1 s at the latest."""
         self._fail(ConnectionClosed("closed by this client"))
 
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await asyncio.shield(self._gone)
-
-        self.abort()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await asyncio.shield(self._gone)
+        finally:
+            self.abort()
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -15,9 +15,11 @@ Ctrl-C ends what waits, and the client goes on.
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
+from teleworkerd.protocol.errors import ConnectionClosed
 from teleworkerd.protocol.responses import InfoResponse
 from teleworkerd.protocol.spec import JobSpec, TerminalSize
 from teleworkerd.protocol.status import JobStatus
@@ -125,7 +127,9 @@ class Client:
         """End the connection; again is no harm."""
         if self._loop is not None and not self._loop.is_closed:
             try:
-                self._loop.call(self._client.__aexit__(None, None, None))
+                # Another thread may close it just now.
+                with suppress(ConnectionClosed):
+                    self._loop.call(self._client.__aexit__(None, None, None))
             finally:
                 self._loop.close()
 
@@ -228,9 +232,15 @@ class RemoteJob:
     def wait(self, timeout: float | None = None) -> JobStatus:
         """Return the job's last status, when it has ended.
 
-        Raises `TimeoutError` when that takes longer than *timeout* seconds.
+        Raises `TimeoutError` when that takes longer than *timeout* seconds; the job
+        goes on.
         """
-        return self._loop.call(asyncio.wait_for(self._job.wait(), timeout))
+        try:
+            return self._loop.call(asyncio.wait_for(self._job.wait(), timeout))
+        except TimeoutError:
+            raise TimeoutError(
+                f"the job {self.id} has not ended within {timeout} seconds"
+            ) from None
 
     def kill(self, signal: int = SIGKILL, *, tree: bool = False) -> bool:
         """Send a signal; return False when the job had ended already."""

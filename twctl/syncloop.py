@@ -1,6 +1,7 @@
 """An event loop on a thread of its own, for callers who have none."""
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -12,6 +13,8 @@ from teleworkerd.protocol.errors import ConnectionClosed
 T = TypeVar("T")
 
 _END: Final = object()
+_LOOK_UP: Final = 1.0  # seconds
+_CLOSED: Final = "the client is closed; make another one"
 
 
 class LoopThread:
@@ -24,6 +27,9 @@ class LoopThread:
     def __init__(self) -> None:
         self.is_closed = False  # it runs nothing any more
         self._pid = os.getpid()
+        # Reentrant: the garbage collector may come to an iterator in between.
+        self._closing = threading.RLock()
+        self._endings: set[asyncio.Task[None]] = set()
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
         self._stopped = asyncio.Event()
@@ -34,14 +40,8 @@ class LoopThread:
         """Run *coroutine* to its end, and return what it returns.
 
         It is cancelled when Ctrl-C, or whatever a signal handler raises, ends the
-        wait. Raises `ConnectionClosed` after `close`.
+        wait. Raises `ConnectionClosed` after `close`, also of another thread.
         """
-        try:
-            self._check()
-        except BaseException:
-            coroutine.close()
-            raise
-
         tasks: list[asyncio.Task[T]] = []
         ended = threading.Event()
 
@@ -50,18 +50,31 @@ class LoopThread:
             tasks[0].add_done_callback(lambda _: ended.set())
 
         def give_up() -> None:
-            tasks[0].cancel()
-
-        self._loop.call_soon_threadsafe(begin)
+            if tasks:
+                tasks[0].cancel()
+            else:
+                ended.set()
 
         try:
-            ended.wait()
-        except BaseException:
-            self._loop.call_soon_threadsafe(give_up)
-            # Only then is all of it left as it was.
-            ended.wait()
-            tasks[0].cancelled() or tasks[0].exception()
-            raise
+            self._check()
+
+            try:
+                if self._schedule(begin):
+                    _wait_for(ended)
+            except BaseException:
+                # Only after this is all left as it was.
+                _wait_for(ended) if self._schedule(give_up) else self._thread.join()
+
+                if tasks and not tasks[0].cancelled():
+                    tasks[0].exception()
+
+                raise
+        finally:
+            if not tasks:
+                coroutine.close()
+
+        if not tasks or (tasks[0].cancelled() and self.is_closed):
+            raise ConnectionClosed(_CLOSED)
 
         return tasks[0].result()
 
@@ -79,17 +92,20 @@ class LoopThread:
             while (item := self.call(step())) is not _END:
                 yield item  # type: ignore[misc]  # all but the end are a T
         finally:
-            if not self.is_closed and self._pid == os.getpid():
-                self.call(generator.aclose())
+            self._end(generator)
 
     def close(self) -> None:
         """End the thread; again is no harm."""
-        if self.is_closed or self._pid != os.getpid():
+        if self._pid != os.getpid():
             return
 
-        self.is_closed = True
-        self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join()
+        with self._closing:
+            if not self.is_closed:
+                self.is_closed = True
+                self._loop.call_soon_threadsafe(self._stopped.set)
+
+        if not self._is_own():
+            self._thread.join()
 
     def _work(self) -> None:
         # It takes care of tasks, generators and threads that are left.
@@ -99,11 +115,51 @@ class LoopThread:
     async def _wait(self) -> None:
         await self._stopped.wait()
 
+    def _schedule(self, callback: Callable[[], object]) -> bool:
+        """Have the loop call it; returns False when it is closed.
+
+        Whatever it is to call before it closes, it does.
+        """
+        with self._closing:
+            if not self.is_closed:
+                self._loop.call_soon_threadsafe(callback)
+
+            return not self.is_closed
+
+    def _end(self, generator: AsyncGenerator[Any, None]) -> None:
+        """Close *generator*; the end of the loop does so as well."""
+        if self._pid != os.getpid() or self.is_closed:
+            return
+
+        # The garbage collector finds an iterator that nobody has in whichever thread
+        # it happens to run.
+        if self._is_own():
+            self._endings.add(ending := self._loop.create_task(generator.aclose()))
+            ending.add_done_callback(self._endings.discard)
+        else:
+            with contextlib.suppress(ConnectionClosed):
+                self.call(generator.aclose())
+
+    def _is_own(self) -> bool:
+        return threading.current_thread() is self._thread
+
     def _check(self) -> None:
         if self._pid != os.getpid():
             raise RuntimeError(
                 "this client was made before a fork; make another one in this process"
             )
 
+        if self._is_own():
+            raise RuntimeError(
+                "a function that the client calls cannot wait for the client; "
+                "note what it is told, and act when the call has returned"
+            )
+
         if self.is_closed:
-            raise ConnectionClosed("the client is closed; make another one")
+            raise ConnectionClosed(_CLOSED)
+
+
+def _wait_for(event: threading.Event) -> None:
+    # A signal that comes just before a wait begins does not end it.
+    while not event.wait(_LOOK_UP):
+        continue

@@ -87,7 +87,7 @@ def test_time_out(client: Client) -> None:
     """A wait has an end, if one is given; the job goes on."""
     job = client.run(["sleep", "300"])
 
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=f"{job.id} has not ended within 0.1 s"):
         job.wait(timeout=0.1)
 
     assert job.stop(grace=5)
