@@ -2,7 +2,9 @@
 
 ::
 
-    async with twctl.connect("host:7443", ca=…, cert=…, key=…) as client:
+    async with twctl.connect(
+        "worker.example.org:7443", ca="ca.pem", cert="alice.pem", key="alice-key.pem"
+    ) as client:
         job = await client.run(["make", "-j8"], mem=2048)
 
         async for chunk in job.output():
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         Role,
         Stream,
     )
+    from twctl import sync
     from twctl.client import Client, connect
     from twctl.input import InputEnded, JobInput
     from twctl.job import RemoteJob
@@ -125,6 +128,7 @@ __all__ = [
     "UnsupportedVersion",
     "Usage",
     "connect",
+    "sync",
 ]
 
 # The command line imports this package too; asyncio would cost it 50 ms.
@@ -165,6 +169,9 @@ _HOMES: Final = {name: module for module, names in _MODULES.items() for name in 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    if name == "sync":
+        return importlib.import_module("twctl.sync")
 
     home = _HOMES.get(name, "teleworkerd.protocol.errors")
     return getattr(importlib.import_module(home), name)

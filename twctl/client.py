@@ -125,10 +125,23 @@ class Client:
         granted, instead of the first of them. With *stdin* it reads what
         `RemoteJob.input` sends, else nothing; with *tty* its stdin, stdout and stderr
         are a terminal. With *wait_all* it goes on until nothing that it started runs.
-        A lost connection never starts it twice; to be as safe across calls,
-        give the same *request_id* again. Raises `LaunchFailed`,
+        A lost connection never starts it twice. When this is cancelled, or raises
+        `ConnectionClosed` after a long outage, it may have been started: the same
+        *request_id* again gives that job, and starts none. Raises `LaunchFailed`,
         `LimitRejected`, `NameTaken`, `PermissionDenied`, `TooMany` and other
         `RequestError`.
+
+        ::
+
+            job = await client.run(
+                ["sh", "-c", "make -j8 && make test"],
+                mem=2048,
+                timeout=3600,
+                labels={"branch": "main"},
+            )
+
+            for limit, why in job.not_applied.items():
+                print(f"{limit} is not in force: {why}")
         """
         spec = build_spec(
             argv,
@@ -164,7 +177,12 @@ class Client:
         return self._link.now()
 
     def job(self, ref: str) -> RemoteJob:
-        """Return the job with this id, unique prefix or name; asks nothing yet."""
+        """Return the job with this id, unique prefix or name; asks nothing yet.
+
+        ::
+
+            status = await client.job("build").status()
+        """
         return RemoteJob(self._link, ref)
 
     async def list(
@@ -180,6 +198,11 @@ class Client:
 
         Whose role lets them see others' may ask for those of another *owner*, or of
         everybody (`*`); for who may not that is a `PermissionDenied`.
+
+        ::
+
+            for status in await client.list(states=["running"], limit=20):
+                print(status.id, status.name, status.command)
         """
         wanted = tuple(map(JobState, states))
         found: list[JobStatus] = []
@@ -211,6 +234,12 @@ class Client:
 
         Ends when all of the *jobs* that were named have ended; without names it goes
         on. The first sample comes at once, and has no rates. *owner* is as with `list`.
+
+        ::
+
+            async for sample in client.top(["build"], interval=0.5):
+                for use in sample.jobs:
+                    print(use.status.id, use.cpu_percent, use.status.usage)
         """
         request = TopRequest(0, tuple(jobs), interval, owner=owner)
 
@@ -238,6 +267,16 @@ class Client:
         With *follow* it goes on, over lost connections and restarts of the server too;
         without, it ends at what there is now. `News.upto` is what to give as *since* to
         go on later. *owner* is as with `list`.
+
+        ::
+
+            seen = 0
+
+            async for news in client.events(since=seen, follow=False):
+                for each in news.jobs:
+                    print(each.job, each.state)
+
+                seen = news.upto
         """
         request = EventsRequest(0, since, follow, owner)
 
@@ -246,5 +285,11 @@ class Client:
                 yield each
 
     async def info(self) -> InfoResponse:
-        """Return what the server says about itself."""
+        """Return what the server says about itself.
+
+        ::
+
+            info = await client.info()
+            print(info.version, info.role, info.accounts)
+        """
         return await self._link.ask(InfoRequest(0), InfoResponse)

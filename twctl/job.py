@@ -58,7 +58,13 @@ class RemoteJob:
         return f"RemoteJob({self.id!r})"
 
     async def resolve(self) -> str:
-        """Return the job's own ID, which the server is asked for once."""
+        """Return the job's own ID, which the server is asked for once.
+
+        ::
+
+            job = client.job("build")
+            print(await job.resolve())
+        """
         if self._ref is None:
             self._ref = (await self.status()).id
 
@@ -69,12 +75,26 @@ class RemoteJob:
         return self._link.now()
 
     async def status(self) -> JobStatus:
-        """Return the job as it is now."""
+        """Return the job as it is now.
+
+        ::
+
+            status = await job.status()
+            print(status.state, status.usage.memory_peak_bytes)
+        """
         request = StatusRequest(0, self._ref or self.id)
         return (await self._link.ask(request, StatusResponse)).status
 
     async def wait(self) -> JobStatus:
-        """Return the job's last status, when it has ended."""
+        """Return the job's last status, when it has ended.
+
+        ::
+
+            async with asyncio.timeout(60):
+                status = await job.wait()
+
+            print(status.exit_code, status.reason)
+        """
         request = WaitRequest(0, await self.resolve())
         return (await self._link.ask(request, StatusResponse)).status
 
@@ -84,6 +104,11 @@ class RemoteJob:
         SIGKILL goes to the whole tree, another to the main process unless
         *tree*. Any but SIGKILL is sent at most once: a connection lost meanwhile
         is a `ConnectionClosed`.
+
+        ::
+
+            await job.kill(signal.SIGHUP)  # to the main process
+            await job.kill()  # to all of it, at once
         """
         request = KillRequest(0, self._ref or self.id, int(signal), tree)
         again = signal == SIGKILL
@@ -95,6 +120,11 @@ class RemoteJob:
         """Send SIGTERM to the tree and, *grace* seconds later, SIGKILL.
 
         None waits for ever. Returns False when the job had ended already.
+
+        ::
+
+            if not await job.stop(grace=30):
+                print("it had ended already")
         """
         request = StopRequest(0, self._ref or self.id, grace)
         return not (await self._link.ask(request, DoneResponse)).already_ended
@@ -104,11 +134,25 @@ class RemoteJob:
 
         The job must have been started with *stdin* or a terminal. Whoever sent to it
         before is told that another one does now.
+
+        ::
+
+            job = await client.run(["sha256sum"], stdin=True)
+
+            async with await job.input() as stdin:
+                await stdin.write(b"hello")
         """
         return JobInput(self._link, await self.resolve())
 
     async def resize(self, columns: int, rows: int) -> bool:
-        """Say how large its terminal is now; return False when it had ended."""
+        """Say how large its terminal is now; return False when it had ended.
+
+        ::
+
+            job = await client.run(["cat"], tty=twctl.TerminalSize(80, 24))
+            await job.resize(132, 43)
+            await job.kill()
+        """
         request = ResizeRequest(0, self._ref or self.id, TerminalSize(columns, rows))
         return not (await self._link.ask(request, DoneResponse)).already_ended
 
@@ -117,6 +161,11 @@ class RemoteJob:
 
         Raises `JobNotEnded`. Asked at most once: a connection lost meanwhile is a
         `ConnectionClosed`.
+
+        ::
+
+            await job.wait()
+            await job.remove()
         """
         request = RemoveRequest(0, self._ref or self.id)
         await self._link.ask(request, DoneResponse, again=False)
@@ -143,6 +192,13 @@ class RemoteJob:
         without it they are an `OutputDropped`. Whoever reads all from the first
         byte on gets a `DigestMismatch` at the end if it is not what the job wrote.
         Raises `OffsetOutOfRange` when the stream does not hold the offset.
+
+        ::
+
+            async with aclosing(job.output("stderr", offset=0)) as chunks:
+                async for chunk in chunks:
+                    sys.stdout.buffer.write(chunk.data)
+                    offset = chunk.stop  # where another reader goes on
         """
         request = OutputRequest(
             0,
@@ -174,6 +230,11 @@ class RemoteJob:
 
         That order is the same for every reader. *stdout* and *stderr* are the
         offsets to begin at; all else is as with `output`.
+
+        ::
+
+            async for chunk in job.interleaved(since=timedelta(minutes=10)):
+                print(chunk.stream, chunk.data)
         """
         request = InterleaveRequest(
             0,

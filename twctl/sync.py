@@ -1,11 +1,15 @@
 """The library for programs without an event loop: the same words, and they wait.
 
-    import twctl.sync
+::
 
-    with twctl.sync.connect("host:7443", ca=…, cert=…, key=…) as client:
+    with twctl.sync.connect(
+        "worker.example.org:7443", ca="ca.pem", cert="alice.pem", key="alice-key.pem"
+    ) as client:
         job = client.run(["make", "-j8"], mem=2048)
+
         for chunk in job.output():
             sys.stdout.buffer.write(chunk.data)
+
         status = job.wait()
 
 What each does, and what it raises, is told at `twctl.Client`, `twctl.RemoteJob` and
