@@ -3,12 +3,30 @@
 Little is imported before Ctrl-C is harmless.
 """
 
+import contextlib
+import gc
 import os
 import signal
 import sys
+from typing import NoReturn
 
 
-def main() -> int:
+def main() -> NoReturn:
+    """Run one call of `twctl`, and end the process with its exit status."""
+    # Nothing that is imported is garbage, and looking for it takes a tenth of a call.
+    gc.disable()
+    status = call()
+
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+
+    # To take the interpreter down would take as long as to connect: the kernel is
+    # quicker, and what must be put in order has been.
+    os._exit(status)
+
+
+def call() -> int:
     """Run one call of `twctl` and return its exit status."""
     # A socket that got the number of a closed stdout would be printed into.
     if not _is_open(0):
@@ -56,4 +74,4 @@ def _close_reader_of_stdout() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -230,16 +230,20 @@ def _jitter() -> float:
 
 
 def _open(profile: Profile, context: ssl.SSLContext) -> ssl.SSLSocket:
+    # Of a text, ASCII too, both would look up how IDNA writes it, and import that.
+    host = profile.host.encode() if profile.host.isascii() else profile.host
+
     try:
         sock = socket.create_connection(
-            (profile.host, profile.port), timeout=CONNECT_TIMEOUT
+            (host, profile.port),  # type: ignore[arg-type]  # what getaddrinfo takes
+            timeout=CONNECT_TIMEOUT,
         )
     except OSError as error:
         raise refusal(error, profile) from error
 
     try:
         prepare_socket(sock)
-        return context.wrap_socket(sock, server_hostname=profile.host)
+        return context.wrap_socket(sock, server_hostname=host)
     except OSError as error:
         sock.close()
         raise refusal(error, profile) from error

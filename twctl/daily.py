@@ -1,6 +1,5 @@
 """Warnings that need not be heard at each call."""
 
-import hashlib
 import os
 import time
 from collections.abc import Mapping
@@ -24,6 +23,8 @@ def warn_daily(text: str) -> None:
 
 def is_due(text: str, *, now: float, environ: Mapping[str, str] = os.environ) -> bool:
     """Whether *text* was not due within the day before *now*; note that it is now."""
+    import hashlib  # noqa: PLC0415 - few calls warn
+
     home = environ.get("XDG_STATE_HOME") or "~/.local/state"
     # Which one of a day it is may stand in it: digits do not tell warnings apart.
     kind = "".join(char for char in text if not char.isdigit())

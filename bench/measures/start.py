@@ -1,4 +1,4 @@
-"""How long `twctl run` takes until there is a prompt again."""
+"""How long calls of `twctl` that ask once take until there is a prompt again."""
 
 import sys
 from functools import partial
@@ -12,6 +12,7 @@ from bench.setting import Setting
 
 
 OURS: Final = "`twctl run -- true`"
+STATUS: Final = "`twctl status JOB`"
 SSH: Final = "`ssh HOST true`, multiplexed"
 SSH_COLD: Final = "`ssh HOST true`"
 IMPORT: Final = "limit: the import"
@@ -22,10 +23,12 @@ IMPORTS: Final = Program((sys.executable, "-c", "import typer, ssl, msgpack"))
 def measure(setting: Setting) -> Section:
     """Measure the whole call, as a shell would see it."""
     with setting.daemon() as daemon:
+        time_of(daemon.twctl("run", "--name", "known", "--", "true"))
         results = contest(
             setting.plan.start_rounds,
             {
                 OURS: partial(_time, daemon.twctl("run", "--", "true")),
+                STATUS: partial(_time, daemon.twctl("status", "known")),
                 SSH: setting.by_ssh(partial(_by_ssh, MULTIPLEXED)),
                 SSH_COLD: setting.by_ssh(partial(_by_ssh, COLD)),
                 IMPORT: partial(_time, IMPORTS),
@@ -38,15 +41,16 @@ def measure(setting: Setting) -> Section:
         results,
         [
             Comparison(OURS, IMPORT, at_most=1.5),
+            Comparison(STATUS, IMPORT, at_most=1.5),
             Comparison(OURS, SSH),
             Comparison(OURS, SSH_COLD),
         ],
         [
             (
                 "The whole call of `python -m twctl run -- true`, which connects,"
-                " starts the job, prints its ID and ends. The limit is `python -c"
-                " 'import typer, ssl, msgpack'`: what it has to load before it can"
-                " begin."
+                " starts the job, prints its ID and ends, and of `python -m twctl"
+                " status JOB`. The limit is `python -c 'import typer, ssl, msgpack'`:"
+                " what they have to load before they can begin."
             ),
         ],
     )

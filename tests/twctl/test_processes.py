@@ -27,6 +27,8 @@ pytestmark = [
 
 TWCTL = (sys.executable, "-m", "twctl")
 RUNNING = make_status(state=JobState.RUNNING, exit_code=None)
+OURS = 55  # modules of ours that a call which asks once imports at most
+OTHERS = 12  # and of others', beside what it cannot do without
 PROBE = """\
 import sys
 from twctl.cli import main
@@ -70,6 +72,14 @@ def wait_for_kills(server: FakeServer, count: int) -> None:
     wait_for(lambda: len(kills(server)) == count, what="a signal")
 
 
+@pytest.fixture(scope="module")
+def needed() -> set[str]:
+    """What is imported by those packages that nothing can be asked without."""
+    code = "import sys, typer, ssl, msgpack; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    return set(done.stdout.decode().split())
+
+
 @pytest.fixture
 def job(server: FakeServer) -> FakeJob:
     """A job that has written a line and goes on."""
@@ -92,7 +102,7 @@ def job(server: FakeServer) -> FakeJob:
     ],
     ids=" ".join,
 )
-def test_light_verbs(job: FakeJob, arguments: list[str]) -> None:
+def test_light_verbs(job: FakeJob, arguments: list[str], needed: set[str]) -> None:
     """What asks once imports no event loop and nothing for pretty printing."""
     job.status = make_status()
 
@@ -104,6 +114,9 @@ def test_light_verbs(job: FakeJob, arguments: list[str]) -> None:
     heavy = {"asyncio", "uvloop", "rich", "tomllib", "logging", "pydantic"}
     assert "twctl.cli" in modules
     assert not heavy & modules
+    ours = {module for module in modules if module.startswith(("twctl", "telew"))}
+    assert len(ours) <= OURS
+    assert len(modules - ours - needed) <= OTHERS, sorted(modules - ours - needed)
 
 
 def test_importing_the_library_is_free() -> None:
