@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack, aclosing
 from dataclasses import dataclass, field
 
 from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import Stream
 from twctl.commands.dropping import GapNotices
 from twctl.commands.prefixing import Target
+from twctl.commands.replay import Replay, shown
 from twctl.commands.writing import JsonLines, Raw, Stamped, Writer
 from twctl.cutting import Cut
 from twctl.job import RemoteJob
@@ -23,7 +24,8 @@ from twctl.verify import DigestMismatch
 class Copy:
     """What goes where: which part of which streams, to which descriptors, how.
 
-    *target* opens a descriptor; with *named* JSON says of which job it is.
+    *target* opens a descriptor; with *named* JSON says of which job it is, and with
+    *progress* a bar on stderr says how far a long copy has come.
     """
 
     descriptors: Mapping[Stream, int]
@@ -31,6 +33,7 @@ class Copy:
     interleave: bool = False
     json: bool = False
     named: bool = False
+    progress: bool = False
     target: Callable[[int], Target] = Sink
 
 
@@ -77,6 +80,7 @@ class _Copying:
         self._job = job
         self._copy = copy
         self._notices = GapNotices(job.id)
+        self._replay = Replay(copy.descriptors.keys())
         self._sinks: dict[int, Target] = {}
         self._json: JsonLines | None = None
         self._mismatch: DigestMismatch | None = None
@@ -93,7 +97,12 @@ class _Copying:
                 job = self._job.id if self._copy.named else None
                 self._json = JsonLines(self._sinks[1], job=job)
 
-            readings = await self._read_all()
+            async with AsyncExitStack() as showing:
+                if self._copy.progress:
+                    await showing.enter_async_context(shown(self._job, self._replay))
+
+                readings = await self._read_all()
+
             status = _last_status(readings)
 
             if self._json is not None:
@@ -145,6 +154,7 @@ class _Copying:
     async def _copy_items(self, reading: Reading, cut: Cut, writer: Writer) -> None:
         async with aclosing(reading.items()) as items:
             async for item in items:
+                self._replay.see(item)
                 before, piece = cut.split(item)
 
                 if before is not None:

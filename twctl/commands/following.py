@@ -17,6 +17,7 @@ from twctl.commands.copying import Copy, copy_output, copy_outputs
 from twctl.commands.forwarding import Forwarder
 from twctl.commands.loop import run_loop
 from twctl.commands.prefixing import Board, prefixes
+from twctl.commands.replay import can_show
 from twctl.daily import warn_daily
 from twctl.exit_codes import ExitCode, job_code
 from twctl.job import RemoteJob
@@ -94,6 +95,7 @@ async def _tail(profile: Profile, tail: Tail) -> int:
 
         if len(jobs) == 1:
             [job] = jobs
+            copy = replace(copy, progress=can_show(copy.descriptors.values()))
             ends = [await copy_output(job, copy)]
         else:
             ends = await _tail_many(jobs, copy)
