@@ -46,9 +46,12 @@ def news_text(news: JobNews, *, with_owner: bool = False) -> str:
     return f"{news.number}  {moment(news.at)}  {news.job}{owner}  {what}{name}"
 
 
-def status_text(status: JobStatus, *, bars: bool = False) -> str:
-    """Return one job in full, a fact a line; with *bars*, use against limits too."""
-    ended = status.ended_at
+def status_text(status: JobStatus, *, now: int | None = None) -> str:
+    """Return one job in full, a fact a line.
+
+    For who looks at it *now*, in ns since the epoch, with how long ago things were,
+    and with bars of what is used against limits.
+    """
     facts: list[tuple[str, str | None]] = [
         ("id", status.id),
         ("name", status.name),
@@ -58,9 +61,9 @@ def status_text(status: JobStatus, *, bars: bool = False) -> str:
         ("exit code", None if status.exit_code is None else str(status.exit_code)),
         ("signal", None if status.signal is None else str(status.signal)),
         ("error", status.error.message if status.error else status.lost),
-        ("created", moment(status.created_at)),
-        ("started", None if status.started_at is None else moment(status.started_at)),
-        ("ended", None if ended is None else moment(ended)),
+        ("created", _when(status.created_at, now)),
+        ("started", _when(status.started_at, now)),
+        ("ended", _when(status.ended_at, now, since=status.started_at)),
         ("user", status.user),
         ("pid", None if status.pid is None else str(status.pid)),
         ("stdin", _stdin(status)),
@@ -71,7 +74,7 @@ def status_text(status: JobStatus, *, bars: bool = False) -> str:
         ("applied", _limits(status.applied)),
         ("not applied", "; ".join(f"{k}: {v}" for k, v in status.not_applied.items())),
         ("usage", _usage(status)),
-        *(_bars(status) if bars else ()),
+        *(() if now is None else _bars(status)),
         ("stdout", _stream(status.stdout)),
         ("stderr", _stderr(status)),
         ("output", _output_limit(status)),
@@ -106,6 +109,14 @@ def info_text(info: InfoResponse) -> str:
 
 def list_text(jobs: Iterable[JobStatus], *, now: int, with_owners: bool = False) -> str:
     """Return a table of jobs; ages count up to *now*, in ns since the epoch."""
+    rows = list_rows(jobs, now=now, with_owners=with_owners)
+    return table([(*row[:-1], shorten(row[-1])) for row in rows])
+
+
+def list_rows(
+    jobs: Iterable[JobStatus], *, now: int, with_owners: bool = False
+) -> list[tuple[str, ...]]:
+    """Return the heads of that table, and a row for each job, safe to print."""
     rows: list[tuple[str, ...]] = [
         ("ID", "OWNER", "NAME", "STATE", "EXIT", "AGE", "COMMAND")
     ]
@@ -120,14 +131,14 @@ def list_text(jobs: Iterable[JobStatus], *, now: int, with_owners: bool = False)
                 str(job.state),
                 "-" if code is None else str(code),
                 age(max(0, now - job.created_at) // SECOND),
-                shorten(command_line(job)),
+                command_line(job),
             )
         )
 
     if not with_owners:
         rows = [(id_, *rest) for id_, _, *rest in rows]
 
-    return table(rows)
+    return rows
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
@@ -151,6 +162,19 @@ def age(seconds: int) -> str:
             return f"{seconds // size}{unit}"
 
     return f"{seconds}s"
+
+
+def _when(time: int | None, now: int | None, *, since: int | None = None) -> str | None:
+    """Return a time with how long before *now* and after *since* it was."""
+    if time is None:
+        return None
+
+    if now is None:
+        return moment(time)
+
+    ago = age(max(0, now - time) // SECOND)
+    took = "" if since is None else f", after {age(max(0, time - since) // SECOND)}"
+    return f"{moment(time)} ({ago} ago{took})"
 
 
 def _block(facts: Iterable[tuple[str, str | None]]) -> str:

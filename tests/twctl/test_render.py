@@ -1,6 +1,7 @@
 """What `twctl` prints."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -126,14 +127,18 @@ def test_bars() -> None:
         applied=Limits(mem=64, pids=20),
         usage=Usage(memory_bytes=32 << 20, processes=5),
     )
-    bars = [line for line in status_text(job, bars=True).splitlines() if "[" in line]
+    bars = [
+        line
+        for line in status_text(job, now=job.created_at).splitlines()
+        if "[" in line
+    ]
 
     assert bars == [
         "memory:      [##########----------] 50% of 64.0 MiB",
         "processes:   [#####---------------] 25% of 20",
     ]
     assert "[#" not in status_text(job)
-    assert "[#" not in status_text(replace(job, state=JobState.FINISHED), bars=True)
+    assert "[#" not in status_text(replace(job, state=JobState.FINISHED), now=0)
 
 
 def test_status_text() -> None:
@@ -149,6 +154,18 @@ def test_status_text() -> None:
     assert "output:      1000 bytes at most, drop when full" in text.splitlines()
     assert "held up:     the disk is full" in text.splitlines()
     assert "error" not in text
+
+
+def test_how_long_ago() -> None:
+    """Who looks at it sees how long ago that was, and how long it took."""
+    second = 10**9
+    job = replace(FULL, created_at=0, started_at=2 * second, ended_at=7_202 * second)
+
+    text = status_text(job, now=100_000 * second)
+
+    assert re.search(r"^created: .*Z \(1d ago\)$", text, re.MULTILINE)
+    assert re.search(r"^ended: .*Z \(1d ago, after 2h\)$", text, re.MULTILINE)
+    assert " ago" not in status_text(job)
 
 
 def test_list_text() -> None:

@@ -1,6 +1,7 @@
 """`twctl list`: the caller's jobs."""
 
 import functools
+import sys
 import time
 from typing import Annotated
 
@@ -89,6 +90,10 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each option
             print_line(job.id)
     elif form is OutputForm.JSON:
         print_json([status_object(job) for job in jobs])
+    elif sys.stdout.isatty():
+        from twctl.commands.table import print_list  # noqa: PLC0415 - it brings rich
+
+        print_list(jobs, now=time.time_ns(), with_owners=whose is not None)
     else:
         others = whose is not None
         print_text(list_text(jobs, now=time.time_ns(), with_owners=others))

@@ -1,6 +1,7 @@
 """`twctl status`: one job in full."""
 
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -43,6 +44,7 @@ def status(
     if form is OutputForm.JSON:
         print_json(status_object(found))
     else:
-        print_text(status_text(found, bars=sys.stdout.isatty()))
+        now = time.time_ns() if sys.stdout.isatty() else None
+        print_text(status_text(found, now=now))
 
     return job_code(found) if exit_code else 0

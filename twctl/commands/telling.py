@@ -155,15 +155,19 @@ def _shower(
     def show(jobs: list[JobStatus]) -> None:
         nonlocal is_first
 
+        others = request.owner is not None
+
         if form is OutputForm.JSON:
             print_json([status_object(job) for job in jobs])
+        elif is_live:
+            from twctl.commands.table import print_list  # noqa: PLC0415 - brings rich
+
+            sys.stdout.write(_CLEAR)
+            print_list(jobs, now=time.time_ns(), with_owners=others)
         else:
-            if is_live:
-                sys.stdout.write(_CLEAR)
-            elif not is_first:
+            if not is_first:
                 print_line("")
 
-            others = request.owner is not None
             print_text(list_text(jobs, now=time.time_ns(), with_owners=others))
 
         is_first = False
