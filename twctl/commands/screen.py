@@ -7,11 +7,11 @@ import sys
 import termios
 import tty
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from typing import Final, TypeVar
+from typing import Final
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -19,18 +19,18 @@ from rich.text import Text
 from teleworkerd.protocol.messages import TopRequest
 from teleworkerd.protocol.types import MIB
 from twctl.client import Client
+from twctl.commands.columns import fitting_table, least_width
 from twctl.exit_codes import ExitCode
 from twctl.profile import Profile
 from twctl.render import escape, print_warning
 from twctl.sampling import JobUse, Sample
 from twctl.sizes import sparkline
-from twctl.usage import HEADS, OWNER, cells
+from twctl.usage import HEADS, cells
 
-
-T = TypeVar("T")
 
 _SHOWN: Final = 12  # samples in a sparkline
 _RIGHT: Final = frozenset({"CPU", "MEM", "PIDS", "READ/s", "WRITE/s", "OUT/s", "TIME"})
+_GIVEN_UP: Final = ("COMMAND", "OUT/s", "WRITE/s", "READ/s", "PIDS")  # in this order
 _HOT: Final = 0.9  # of a limit
 
 
@@ -42,6 +42,7 @@ class Screen:
         self._with_owners = with_owners
         self._cpu: dict[str, deque[float]] = {}
         self._memory: dict[str, deque[float]] = {}
+        self._lines = {"CPU": self._cpu, "MEM": self._memory}
         self._sample: Sample | None = None
         self._note: str | None = None
 
@@ -50,7 +51,7 @@ class Screen:
         self._sample, self._note = sample, None
         running = {use.status.id for use in sample.jobs}
 
-        for lines in (self._cpu, self._memory):
+        for lines in self._lines.values():
             for job_id in lines.keys() - running:
                 del lines[job_id]
 
@@ -62,27 +63,46 @@ class Screen:
         """Have *text* in the head of it, until the next sample."""
         self._note = text
 
-    def __rich__(self) -> Table:
-        """Return what rich draws."""
-        table = Table(box=None, title=self._head(), title_justify="left", expand=True)
-        table.title_style = "bold"
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Draw it, with as much as there is room for."""
+        width = options.max_width
+        heads, rows = self._fitting(width)
+        yield fitting_table(heads, rows, width=width, right=_RIGHT, title=self._head())
 
-        for head in self._without_owner(HEADS):
-            table.add_column(
-                head,
-                justify="right" if head in _RIGHT else "left",
-                no_wrap=True,
-                overflow="ellipsis",
-            )
+    def _fitting(self, width: int) -> tuple[Sequence[str], list[list[Text]]]:
+        """Return the columns for which there is room, and their rows."""
+        *layouts, least = self._layouts()
 
-        for use in () if self._sample is None else self._sample.jobs:
-            at = 0 if self._sample is None else self._sample.at
-            row = [Text(cell) for cell in cells(use, at)]
-            row[HEADS.index("CPU")] = self._with_line(row, "CPU", use, self._cpu)
-            row[HEADS.index("MEM")] = self._with_line(row, "MEM", use, self._memory)
-            table.add_row(*self._without_owner(tuple(row)), style=_style(use))
+        for heads, shown in layouts:
+            rows = self._rows(heads, shown)
 
-        return table
+            if least_width(heads, rows) <= width:
+                return heads, rows
+
+        return least[0], self._rows(*least)
+
+    def _layouts(self) -> Iterator[tuple[Sequence[str], int]]:
+        """Yield columns, and how many samples are in a line, from all to the least."""
+        heads = [head for head in HEADS if head != "OWNER" or self._with_owners]
+
+        for shown in (_SHOWN, _SHOWN // 2, 0):
+            yield heads, shown
+
+        for unwanted in _GIVEN_UP:
+            heads = [head for head in heads if head != unwanted]
+            yield heads, 0
+
+    def _rows(self, heads: Sequence[str], shown: int) -> list[list[Text]]:
+        """Return a row for each job, with so many samples *shown* in its lines."""
+        sample = self._sample or Sample(0, ())
+        return [
+            [
+                self._cell(head, text, use, shown)
+                for head, text in zip(HEADS, cells(use, sample.at), strict=True)
+                if head in heads
+            ]
+            for use in sample.jobs
+        ]
 
     def _head(self) -> Text:
         if self._sample is None:
@@ -94,16 +114,15 @@ class Screen:
         note = "" if self._note is None else f"  {self._note}"
         return Text(escape(f"{self._address}  {state}  (q ends){note}"))
 
-    def _with_line(
-        self, row: list[Text], head: str, use: JobUse, lines: dict[str, deque[float]]
-    ) -> Text:
-        values = list(lines.get(use.status.id, ()))
-        limit = use.status.applied.mem if head == "MEM" else None
-        line = sparkline(values, top=limit and limit * MIB) if values else ""
-        return Text.assemble((line, "cyan"), " ", row[HEADS.index(head)])
+    def _cell(self, head: str, text: str, use: JobUse, shown: int) -> Text:
+        values = list(self._lines.get(head, {}).get(use.status.id, ()))[-shown:]
 
-    def _without_owner(self, row: tuple[T, ...]) -> tuple[T, ...]:
-        return row if self._with_owners else (*row[:OWNER], *row[OWNER + 1 :])
+        if not (values and shown):
+            return Text(text, _style(use))
+
+        limit = use.status.applied.mem if head == "MEM" else None
+        line = sparkline(values, top=limit and limit * MIB)
+        return Text.assemble((f"{line:>{shown}}", "cyan"), " ", (text, _style(use)))
 
 
 async def show_live(profile: Profile, request: TopRequest) -> int:
