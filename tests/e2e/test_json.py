@@ -145,9 +145,22 @@ def test_others(alice: Twctl) -> None:
     alice.ended(job)
     alice("context", "set", "c", "--host", "c:1")
 
-    check_all(alice("rm", "-o", "json", job).json, "rm")
+    check_all(alice("rm", "-o", "json", job).json, "kill, stop, rm", 2)
     check_all(alice("info", "-o", "json").json, "info")
     check_all(alice("context", "ls", "-o", "json").json[0], "context ls")
 
     for each in lines(alice("events", "-o", "json").stdout):
         check_all(each, "events")
+
+
+def test_ended(alice: Twctl) -> None:
+    """Kill and stop say of which jobs, and of which there was nothing to do."""
+    first, second = alice.run("sleep", "1000"), alice.run("sleep", "1000")
+    killed = alice("kill", "-o", "json", first).json
+    alice("wait", first)
+    stopped = alice("stop", "-o", "json", first, second).json
+
+    check_all(killed, "kill, stop, rm")
+    check_all(stopped, "kill, stop, rm", 1)
+    assert (killed["signalled"], killed["already_ended"]) == ([first], [])
+    assert (stopped["stopped"], stopped["already_ended"]) == ([second], [first])

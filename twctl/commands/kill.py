@@ -8,8 +8,8 @@ import typer
 from teleworkerd.protocol.messages import KillRequest
 from twctl.commands.choosing import FilterTexts, Refs, chosen
 from twctl.commands.light import LightCommand
-from twctl.commands.many import tell_each
-from twctl.commands.options import Verb, call_of, parsed
+from twctl.commands.many import Action, tell_each
+from twctl.commands.options import Form, Verb, call_of, output_form, parsed
 from twctl.parsing import parse_signal
 
 
@@ -32,7 +32,7 @@ verb = Verb(cls=KillCommand)
 
 
 @verb
-def kill(
+def kill(  # noqa: PLR0913 - one parameter for each option
     context: typer.Context,
     jobs: Refs = None,
     *,
@@ -46,11 +46,12 @@ def kill(
     tree: Annotated[
         bool, typer.Option("--tree", help="Send it to every process of the job.")
     ] = False,
+    output: Form = "text",
 ) -> int:
     """Kill jobs, with all that they started, or send another signal."""
+    form = output_form(output)
     number = parsed(parse_signal, signal, "--signal")
-    return tell_each(
-        call_of(context),
-        chosen(jobs, filters),
-        lambda request, job: KillRequest(request, job, number, tree),
+    action = Action(
+        lambda request, job: KillRequest(request, job, number, tree), "signalled"
     )
+    return tell_each(call_of(context), chosen(jobs, filters), action, form)

@@ -1,6 +1,7 @@
 """Asks the same of several jobs over one connection."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from teleworkerd.protocol.errors import RequestError
 from teleworkerd.protocol.messages import Request
@@ -10,41 +11,60 @@ from twctl.commands.choosing import Choice, find
 from twctl.commands.options import Call
 from twctl.daily import warn_daily
 from twctl.exit_codes import ExitCode, of_error
-from twctl.render import print_error, print_line, print_notice
+from twctl.render import (
+    SCHEMA,
+    OutputForm,
+    print_error,
+    print_json,
+    print_line,
+    print_notice,
+)
 
 
-def tell_each(
-    call: Call,
-    choice: Choice,
-    request: Callable[[int, str], Request],
-    *,
-    timeout: float | None = RESPONSE_TIMEOUT,
-    done: list[str] | None = None,
-) -> int:
-    """Send each job the *request* that is made from a number and the job.
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What each job is asked for, by a request made of a number and the job.
 
-    The IDs of those that a filter has found are printed. One that is refused does not
-    keep the others from being told. The IDs of those that were told are added to
-    *done*, and then not printed. Returns the exit code.
+    *done* says in one word what has become of a job then. With *live* it is for jobs
+    that have not ended; after *timeout* seconds no response comes any more.
+    """
+
+    request: Callable[[int, str], Request]
+    done: str
+    live: bool = True
+    timeout: float | None = RESPONSE_TIMEOUT
+
+
+def tell_each(call: Call, choice: Choice, action: Action, form: OutputForm) -> int:
+    """Ask the same of each job; return the exit code.
+
+    One that is refused does not keep the others from being asked. The IDs of those that
+    a filter has found are printed; as JSON, of all with which it went well.
     """
     code: int = ExitCode.OK
+    told: list[str] = []
+    ended: list[str] = []
 
     with BlockingSession(call.profile(), warn=warn_daily) as session:
         for number, job in enumerate(find(session, choice)):
             try:
                 response = session.ask(
-                    request(number, job), DoneResponse, timeout=timeout
+                    action.request(number, job), DoneResponse, timeout=action.timeout
                 )
             except RequestError as error:
                 print_error(error)
                 code = max(code, of_error(error, is_run=False))
             else:
-                if done is not None:
-                    done.append(response.job)
-                elif choice.filters is not None:
+                (ended if response.already_ended else told).append(response.job)
+
+                if form is OutputForm.TEXT and choice.filters is not None:
                     print_line(response.job)
 
                 if response.already_ended:
                     print_notice(f"job {response.job} had already ended")
+
+    if form is OutputForm.JSON:
+        others = {"already_ended": ended} if action.live else {}
+        print_json({"schema": SCHEMA, action.done: told, **others})
 
     return code

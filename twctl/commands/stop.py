@@ -7,8 +7,8 @@ import typer
 from teleworkerd.protocol.messages import MAX_GRACE, StopRequest
 from twctl.blocking import RESPONSE_TIMEOUT
 from twctl.commands.choosing import FilterTexts, Refs, chosen
-from twctl.commands.many import tell_each
-from twctl.commands.options import Verb, call_of, parsed
+from twctl.commands.many import Action, tell_each
+from twctl.commands.options import Form, Verb, call_of, output_form, parsed
 from twctl.parsing import parse_duration
 
 
@@ -29,15 +29,17 @@ def stop(
             "-t", "--time", metavar="SECONDS", help="Grace; -1 means for ever."
         ),
     ] = "10",
+    output: Form = "text",
 ) -> int:
     """End jobs by SIGTERM and, after the grace, by SIGKILL."""
+    form = output_form(output)
     grace = parsed(_parse_grace, time, "--time")
-    return tell_each(
-        call_of(context),
-        chosen(jobs, filters),
+    action = Action(
         lambda request, job: StopRequest(request, job, grace),
+        "stopped",
         timeout=None if grace is None else grace + RESPONSE_TIMEOUT,
     )
+    return tell_each(call_of(context), chosen(jobs, filters), action, form)
 
 
 def _parse_grace(text: str) -> float | None:
