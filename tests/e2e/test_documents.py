@@ -7,17 +7,20 @@ command must be what is printed; where nothing does, the command must succeed. A
 In what is shown `…` is anything, and on a line of its own any lines.
 """
 
+import os
+import shutil
 from itertools import pairwise
 from typing import Final
 
 import pytest
 
 from tests.e2e.pki import ROOT
-from tests.e2e.transcripts import INDENTED, Block, Command, Document, Language, Shown
+from tests.e2e.transcripts import Block, Command, Document, Language, Shown
+from tests.e2e.waiting import wait_for
 from tests.e2e.worker import CHECKOUT, Worker
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cgroup, pytest.mark.slow, pytest.mark.timeout(300)]
 
 DOCUMENTS: Final = {
     str(path.relative_to(ROOT)): Document.read(path)
@@ -26,12 +29,22 @@ DOCUMENTS: Final = {
 }
 RUN: Final = [name for name, document in DOCUMENTS.items() if document.blocks]
 
+# Programs that are not on every machine, and who needs them.
+NEEDED: Final = {
+    "docs/recipes.md": "jq",
+    "examples/node/README.md": "node",
+}
+
 # Blocks that are not run, by their document and first line, and why.
 NOT_RUN: Final = {
     (
         "CONTRIBUTING.md",
         "$ make test     # .venv, dependencies and the tests",
     ): "it is what runs this",
+    (
+        "docs/recipes.md",
+        "# Tell of each job that has ended, once.",
+    ): "it goes on for ever; test_each_end runs it",
     (
         "docs/operations.md",
         "# cp docs/systemd/teleworker.{service,socket} /etc/systemd/system/",
@@ -61,7 +74,7 @@ NODE: Final = "node twclient.mjs --host worker.example.org:7443 --ca ca.pem"
 BEFORE: Final = {
     "export TWCTL_HOST=worker.example.org:7443": f"{ALICE}; mkdir src",
     "./gen_certs.sh --host worker.example.org alice bob": f"cd {CHECKOUT}",
-    NODE: f"cp {ROOT}/examples/node/*.mjs .",
+    NODE: f"{ALICE}; cp {ROOT}/examples/node/*.mjs .",
 }
 
 # What is typed, once something is printed, at commands that would go on for ever.
@@ -109,7 +122,7 @@ class Reader:
 
         for begin, before in BEFORE.items():
             if command.name.startswith(begin):
-                self._worker.do(before)
+                self._worker.must(before)
 
         *pieces, last = command.pieces
 
@@ -138,10 +151,18 @@ class Reader:
         )
 
 
+def look_for(program: str) -> None:
+    """Skip the test where *program* is missing; where everything must run, fail."""
+    if shutil.which(program) is None:
+        assert not os.environ.get("CI"), f"{program} is missing"
+        pytest.skip(f"{program} is not installed")
+
+
 @pytest.mark.parametrize("name", RUN)
 def test_document(name: str) -> None:
     """Its blocks, one after the other, do what they say."""
     document = DOCUMENTS[name]
+    look_for(NEEDED.get(name, "bash"))
 
     with Worker() as worker:
         if "# teleworkerd --listen" not in document.text:
@@ -154,6 +175,42 @@ def test_document(name: str) -> None:
                 reader.do(block)
 
 
+def test_each_end() -> None:
+    """The recipe for events tells of each end once, whatever is restarted meanwhile."""
+    look_for("jq")
+    [recipe] = [
+        block.text
+        for block in DOCUMENTS["docs/recipes.md"].blocks
+        if "events -f" in block.text
+    ]
+
+    with Worker() as worker:
+        worker.serve_alice()
+        seen = worker.place.base / "home" / "seen"
+
+        def end(name: str, code: int) -> str:
+            """Have a job end; wait until that was dealt with."""
+            worker.do(f"twctl run -f --name {name} -- sh -c 'exit {code}'")
+            newest, _ = worker.do("twctl info -o json | jq -M .newest_event")
+            wait_for(
+                lambda: seen.exists() and seen.read_text() == newest,
+                what=f"end of {name}",
+            )
+            return f"{name} has ended with {code}\n"
+
+        with worker.running(recipe) as out:
+            told = end("first", 0)
+            worker.must("kill -9 $(cat /var/lib/teleworker/server.pid)")
+            told += end("second", 1)
+
+        worker.do("twctl run -f --name third -- sh -c 'exit 2'")
+
+        with worker.running(recipe):
+            told += "third has ended with 2\n" + end("fourth", 3)
+
+        assert out.read_text() == told
+
+
 def test_every_block_is_run() -> None:
     """What looks like commands is in a block that is run, or is named with why not."""
     blocks = {
@@ -161,8 +218,8 @@ def test_every_block_is_run() -> None:
         for name, document in DOCUMENTS.items()
         for block in document.blocks
     }
-    indented = [name for name in DOCUMENTS if INDENTED.search(DOCUMENTS[name].text)]
+    missed = [name for name, document in DOCUMENTS.items() if document.missed]
 
     assert set(NOT_RUN) - blocks == set()
     assert all(NOT_RUN.values())
-    assert indented == []
+    assert missed == []

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 
 FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INDENTED: Final = re.compile(r"^    [$#] \S", re.MULTILINE)
+PROMPT: Final = re.compile(r"^ *\$ \S|^```(?:bash|shell)", re.MULTILINE)
 UUID: Final = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 # What differs from one time to the next, and by what it is replaced.
@@ -94,8 +94,9 @@ class Block:
 class Document:
     """A document, and what in it can be run."""
 
-    text: str
     blocks: list[Block]
+    text: str
+    missed: list[str]  # what looks like commands in other places
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -116,7 +117,10 @@ class Document:
                 last = blocks.pop()
                 blocks.append(Block(last.language, last.text, last.line, content))
 
-        return cls(text, blocks)
+        rest = FENCE.sub(
+            lambda found: "" if found[1] == Language.CONSOLE else found[0], text
+        )
+        return cls(blocks, text, PROMPT.findall(rest))
 
 
 class Shown:

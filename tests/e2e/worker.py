@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -17,12 +18,13 @@ import pexpect
 from tests.e2e.daemon import END, START, UUID, Place, clean_environment
 from tests.e2e.groups import left_of
 from tests.e2e.pki import ROOT
-from tests.e2e.waiting import wait_for
+from tests.e2e.waiting import PATIENCE, wait_for
 
 
 NAME: Final = "worker.example.org"
+SPARE: Final = "spare.example.org"
 CHECKOUT: Final = "/srv/teleworker"
-WITHIN: Final = 30  # seconds for one command; most take some tenths
+WITHIN: Final = 30 * PATIENCE  # seconds for one command; most take some tenths
 PROMPT: Final = re.compile(rb"\x1e(\d+)\x1f")
 NAMESPACES: Final = [
     "unshare",
@@ -47,13 +49,14 @@ all:
 # $1 is the directory that holds what is written.
 SETUP: Final = f"""\
 set -eu
+mount -t tmpfs writes "$1/writes"
 ip link set lo up
 for tree in /etc /home /srv /var/lib; do
-    mkdir -p "$1/upper$tree" "$1/work$tree"
+    mkdir -p "$1/writes/upper$tree" "$1/writes/work$tree"
     mount -t overlay overlay "$tree" \\
-        -o "lowerdir=$tree,upperdir=$1/upper$tree,workdir=$1/work$tree"
+        -o "lowerdir=$tree,upperdir=$1/writes/upper$tree,workdir=$1/writes/work$tree"
 done
-echo "127.0.0.1 localhost {NAME}" >/etc/hosts
+echo "127.0.0.1 localhost {NAME} {SPARE}" >/etc/hosts
 mkdir -p /etc/teleworker /var/lib/teleworker "$1/state"
 mount --bind "$1/state" /var/lib/teleworker
 mkdir -p /srv/app
@@ -84,6 +87,7 @@ class Worker:
         (base / "checkout" / "certs").mkdir(parents=True)
         shutil.copy(ROOT / "gen_certs.sh", base / "checkout")
         (base / "home").mkdir()
+        (base / "writes").mkdir()
         environment: Any = clean_environment() | {
             "HOME": "/home/alice",
             "PATH": f"{Path(sys.executable).parent}:{os.defpath}:/usr/sbin:/sbin",
@@ -100,8 +104,15 @@ class Worker:
             dimensions=(40, 100),
             echo=False,
         )
-        self.shell.expect(PROMPT)
+        self.shell.delaybeforesend = None
         self._seen = b""  # of what a command has printed so far
+
+        try:
+            self.shell.expect(PROMPT)
+        except BaseException:
+            self.shell.close(force=True)
+            self.place.remove()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -128,15 +139,17 @@ class Worker:
             self.place.remove()
 
     def serve_alice(self) -> None:
-        """Start a daemon, and give alice what she needs, as the README has it."""
+        """Start a daemon, and give alice contexts of it by two names."""
         certs = "/etc/teleworker/certs"
-        made = self.do(f"{CHECKOUT}/gen_certs.sh --dir {certs} --host {NAME} alice")
-        assert made[1] == 0, made
+        hosts = f"--host {NAME} --host {SPARE}"
+        self.must(f"{CHECKOUT}/gen_certs.sh --dir {certs} {hosts} alice")
         self.start_daemon("teleworkerd --listen 0.0.0.0:7443")
-        self.do(f"cp {certs}/{{ca,alice,alice-key}}.pem .")
-        self.do(f"export TWCTL_HOST={NAME}:7443")
-        self.do("export TWCTL_CA=$PWD/ca.pem TWCTL_CERT=$PWD/alice.pem")
-        self.do("export TWCTL_KEY=$PWD/alice-key.pem")
+        self.must("mkdir -p ~/.config/twctl && cd ~/.config/twctl")
+        self.must(f"cp {certs}/{{ca,alice,alice-key}}.pem .")
+        files = "--ca ca.pem --cert alice.pem --key alice-key.pem"
+        self.must(f"twctl context set work --host {NAME}:7443 {files}")
+        self.must(f"twctl context set spare --host {SPARE}:7443 {files}")
+        self.must("cd")
 
     def start_daemon(self, command: str) -> None:
         """Start it, and wait until it serves."""
@@ -161,6 +174,11 @@ class Worker:
         self.type(command)
         return self.prompt()
 
+    def must(self, command: str) -> None:
+        """Type *command*, which must succeed."""
+        printed, code = self.do(command)
+        assert code == 0, f"{command}: {printed}"
+
     def type(self, command: str) -> None:
         """Type *command*."""
         for line in command.splitlines():
@@ -182,6 +200,7 @@ class Worker:
     def prepare(self, command: str) -> None:
         """Have root ready to do *command* on the worker."""
         now = self.place.base / "now"
+        now.unlink(missing_ok=True)
         self.do(f"((until [ -e {now} ]; do sleep 0.02; done; {command}) &)")
 
     def go(self, prompt: str) -> None:
@@ -196,11 +215,23 @@ class Worker:
 
     def script(self, text: str) -> tuple[str, int]:
         """Run *text* as a script; return what it printed, and its exit code."""
-        file = self.place.base / "script"
         out = self.place.base / "out"
-        file.write_text(text)
-        _, code = self.do(f"bash -eu {file} </dev/null >{out} 2>&1")
+        _, code = self.do(f"{self._script(text)} >{out} 2>&1")
         return out.read_text(), code
+
+    @contextlib.contextmanager
+    def running(self, text: str) -> Iterator[Path]:
+        """Have *text* run as a script meanwhile; yields where what it prints is."""
+        out = self.place.base / "out"
+        pid = self.place.base / "pid"
+        self.must(f"(setsid {self._script(text)} >>{out} 2>/dev/null & echo $! >{pid})")
+        yield out
+        self.must(f"kill -- -{pid.read_text()}")
+
+    def _script(self, text: str) -> str:
+        file = self.place.base / "script"
+        file.write_text(text)
+        return f"bash -euo pipefail {file} </dev/null"
 
     def _await(self, text: str) -> None:
         self.shell.expect_exact(text.encode())
