@@ -175,14 +175,30 @@ def test_document(name: str) -> None:
                 reader.do(block)
 
 
+def recipe(words: str) -> str:
+    """Return the recipe in which *words* stand."""
+    blocks = DOCUMENTS["docs/recipes.md"].blocks
+    [found] = [block.text for block in blocks if words in block.text]
+    return found
+
+
+def test_cancelled_step() -> None:
+    """The recipe for CI stops its job when the step is cancelled."""
+    step = recipe("CI_PIPELINE_ID").replace("-- make", "-- sh -c 'echo up; sleep 300'")
+
+    with Worker() as worker:
+        worker.serve_alice()
+
+        with worker.running(step) as out:
+            wait_for(lambda: "up" in out.read_text(), what="output")
+
+        printed, _ = worker.do("twctl wait $(twctl list -aq)")
+        assert printed == "143\n"
+
+
 def test_each_end() -> None:
     """The recipe for events tells of each end once, whatever is restarted meanwhile."""
     look_for("jq")
-    [recipe] = [
-        block.text
-        for block in DOCUMENTS["docs/recipes.md"].blocks
-        if "events -f" in block.text
-    ]
 
     with Worker() as worker:
         worker.serve_alice()
@@ -198,14 +214,14 @@ def test_each_end() -> None:
             )
             return f"{name} has ended with {code}\n"
 
-        with worker.running(recipe) as out:
+        with worker.running(recipe("events -f")) as out:
             told = end("first", 0)
             worker.must("kill -9 $(cat /var/lib/teleworker/server.pid)")
             told += end("second", 1)
 
         worker.do("twctl run -f --name third -- sh -c 'exit 2'")
 
-        with worker.running(recipe):
+        with worker.running(recipe("events -f")):
             told += "third has ended with 2\n" + end("fourth", 3)
 
         assert out.read_text() == told

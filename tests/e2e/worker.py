@@ -40,8 +40,8 @@ NAMESPACES: Final = [
 APP: Final = {
     "Makefile": """\
 all:
-\t@echo compiling; sleep 0.2; echo 'main.c:7: warning: unused variable' >&2
-\t@sleep 0.2; echo linking; echo done
+\t@echo compiling; sleep 0.3; echo 'main.c:7: warning: unused variable' >&2
+\t@sleep 0.3; echo linking; echo done
 """,
     "migrate": "#!/bin/sh\necho 3 tables migrated\n",
 }
@@ -223,6 +223,7 @@ class Worker:
     def running(self, text: str) -> Iterator[Path]:
         """Have *text* run as a script meanwhile; yields where what it prints is."""
         out = self.place.base / "out"
+        out.touch()
         pid = self.place.base / "pid"
         self.must(f"(setsid {self._script(text)} >>{out} 2>/dev/null & echo $! >{pid})")
         yield out
