@@ -2,7 +2,9 @@
 
 import shutil
 import subprocess
+from typing import Any
 
+import pexpect
 import pytest
 
 from tests.e2e.commandline import Twctl
@@ -63,6 +65,20 @@ def test_jobs(alice: Twctl) -> None:
     alice("kill", running)
 
 
+def test_filters(alice: Twctl) -> None:
+    """What jobs have can be looked for."""
+    job = alice.run("--name", "f1", "-l", "team=red", "--", "true")
+    alice("wait", job)
+
+    assert words(alice, "list", "--filter", "label=te") == ["label=team=red"]
+    assert words(alice, "rm", "--filter", "name=f", shell="fish") == ["name=f1\t1 job"]
+
+
+def test_accounts(alice: Twctl) -> None:
+    """So can the accounts that are granted."""
+    assert words(alice, "run", "-u", "") == alice("info", "-o", "json").json["accounts"]
+
+
 def test_no_server(alice: Twctl) -> None:
     """Where nobody answers there is nothing to complete, and no complaint."""
     assert words(alice, "--host", "127.0.0.1:1", "kill", "") == []
@@ -96,6 +112,35 @@ def test_bash(alice: Twctl) -> None:
 
     assert done.stdout.splitlines()[0] == "use"
     assert "-F _twctl twctl" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("twctl info --out", "twctl info --output"),
+        ("twctl list --filter state=runn", "twctl list --filter state=running"),
+        ("twctl list --output=js", "twctl list --output=json"),
+        ("twctl list --filter=state=runn", "twctl list --filter=state=running"),
+    ],
+)
+def test_tabulator(alice: Twctl, typed: str, expected: str) -> None:
+    """Pressed in a real bash, it completes also what bash divides."""
+    environment: Any = alice.environment | {"PS1": "ready> ", "TERM": "dumb"}
+    shell = pexpect.spawn(
+        *("bash", ["--norc", "--noprofile", "-i"]), env=environment, timeout=20
+    )
+
+    try:
+        program = " ".join(alice.program)
+        shell.sendline(
+            f'twctl() {{ {program} "$@"; }}; eval "$(twctl completion bash)"'
+        )
+        shell.sendline("echo loa''ded")
+        shell.expect("loaded")
+        shell.send(f"{typed}\t")
+        shell.expect_exact(f"{expected} ")
+    finally:
+        shell.close(force=True)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -5,13 +5,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
 from teleworkerd.protocol.errors import TeleworkerError
-from teleworkerd.protocol.messages import ListRequest
-from teleworkerd.protocol.responses import ListResponse
+from teleworkerd.protocol.messages import InfoRequest, ListRequest
+from teleworkerd.protocol.responses import InfoResponse, ListResponse
 from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import JobState, OnFull
 from twctl.blocking import BlockingSession
@@ -23,6 +23,8 @@ from twctl.pretty import command_line, shorten
 from twctl.profile import Settings, config_path, load_profile
 from twctl.render import escape
 
+
+T = TypeVar("T")
 
 PATIENCE: Final = 1.0  # seconds; then the server has nothing to say
 
@@ -40,7 +42,7 @@ JOBS: Final[Mapping[str, tuple[JobState, ...]]] = {
 CHOICES: Final[Mapping[str, Sequence[str]]] = {
     "--output": ("text", "json"),
     "--on-full": tuple(OnFull),
-    "--filter": (*(f"state={state}" for state in JobState), "label=", "name="),
+    "--filter": tuple(f"state={state}" for state in JobState),
     "--signal": tuple(number.name.removeprefix("SIG") for number in signal.Signals),
 }
 
@@ -103,6 +105,12 @@ class Completion:
             return self._values(place.option)
 
         if incomplete.startswith("-") and "--" not in before:
+            name, equals, _ = incomplete.partition("=")
+
+            if equals and (option := self._find(place.command, name)) is not None:
+                values = self._values(option.opts[-1])
+                return ((f"{name}={word}", meaning) for word, meaning in values)
+
             return self._options(place.command)
 
         if hasattr(place.command, "list_commands"):
@@ -159,10 +167,17 @@ class Completion:
             yield name, self._command(group, name).get_short_help_str(60)
 
     def _values(self, option: str) -> Candidates:
-        if option == "--context":
-            return self._contexts()
+        yield from ((word, "") for word in CHOICES.get(option, ()))
 
-        return ((word, "") for word in CHOICES.get(option, ()))
+        match option:
+            case "--context":
+                yield from self._contexts()
+            case "--filter":
+                yield from self._filters()
+            case "--user":
+                yield from ((word, "") for word in within(PATIENCE, self._accounts))
+            case _:
+                pass
 
     def _arguments(self, place: _Place) -> Candidates:
         match place.names:
@@ -193,19 +208,35 @@ class Completion:
             if job.name is not None:
                 yield job.name, f"{job.state}: {shorten(command_line(job))}"
 
-    def _list(self, states: tuple[JobState, ...]) -> Sequence[JobStatus]:
-        parts = ("--host", "--ca", "--cert", "--key")
-        settings = Settings(*(self._settings.get(part) for part in parts))
-        profile = load_profile(settings, context=self._settings.get("--context"))
+    def _filters(self) -> Candidates:
+        found: dict[str, int] = {"label=": 0, "name=": 0}
 
-        with BlockingSession(profile) as session:
+        for job in within(PATIENCE, lambda: self._list(())):
+            texts = [f"label={name}={value}" for name, value in job.labels.items()]
+
+            for text in texts if job.name is None else [*texts, f"name={job.name}"]:
+                found[text] = found.get(text, 0) + 1
+
+        for text, count in found.items():
+            yield text, "" if not count else "1 job" if count == 1 else f"{count} jobs"
+
+    def _accounts(self) -> Sequence[str]:
+        with self._session() as session:
+            return session.ask(InfoRequest(0), InfoResponse).accounts
+
+    def _list(self, states: tuple[JobState, ...]) -> Sequence[JobStatus]:
+        with self._session() as session:
             # A page is more than anybody looks through.
             return session.ask(ListRequest(0, states, limit=100), ListResponse).jobs
 
+    def _session(self) -> BlockingSession:
+        parts = ("--host", "--ca", "--cert", "--key")
+        settings = Settings(*(self._settings.get(part) for part in parts))
+        profile = load_profile(settings, context=self._settings.get("--context"))
+        return BlockingSession(profile)
 
-def within(
-    seconds: float, ask: Callable[[], Sequence[JobStatus]]
-) -> Sequence[JobStatus]:
+
+def within(seconds: float, ask: Callable[[], Sequence[T]]) -> Sequence[T]:
     """Return what *ask* returns, nothing if it fails or takes longer."""
 
     def too_late(*_: object) -> None:

@@ -12,8 +12,22 @@ from twctl.render import print_text
 SCRIPTS: Final = {
     "bash": """\
 _twctl() {
-    local IFS=$'\\n'
-    COMPREPLY=($(twctl __complete bash "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+    local IFS=$'\\n' word last= before= words=()
+
+    # What was divided at = and : is one word to us, and only its last part to bash.
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD}"; do
+        if [[ ${#words[@]} -gt 0 && ($word == [=:]* || $last == *[=:]) ]]; then
+            words[-1]+=$word
+            before=${words[-1]%"${words[-1]##*[=:]}"}
+        else
+            words+=("$word")
+            before=
+        fi
+        last=$word
+    done
+
+    COMPREPLY=($(twctl __complete bash "${words[@]}" 2>/dev/null))
+    COMPREPLY=("${COMPREPLY[@]#"$before"}")
 }
 complete -o bashdefault -o default -F _twctl twctl""",
     "zsh": """\
