@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
@@ -67,17 +67,24 @@ def load_profile(
     *,
     context: str | None = None,
     environ: Mapping[str, str] = os.environ,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Profile:
     """Return the profile: flags first, then the environment, then the context.
 
-    Raises `ProfileError` when a part is missing or a context cannot be read.
+    *warn* hears what of a *context* that was asked for does not count. Raises
+    `ProfileError` when a part is missing or a context cannot be read.
     """
-    from_environ = {name: environ.get(f"TWCTL_{name.upper()}") for name in _NAMES}
-    settings = flags.over(Settings(**from_environ))
-    context = context or environ.get("TWCTL_CONTEXT") or None
+    from_environ = Settings(**{name: environ.get(_variable(name)) for name in _NAMES})
+    settings = flags.over(from_environ)
+    name = context or environ.get("TWCTL_CONTEXT") or None
 
-    if context or settings.missing:
-        settings = settings.over(_read_context(config_path(environ), context))
+    if name or settings.missing:
+        in_context = _read_context(config_path(environ), name)
+        settings = settings.over(in_context)
+
+        if context and (others := _that_count_instead(flags, from_environ, in_context)):
+            count = "count" if len(others) > 1 else "counts"
+            warn(f"{_and(others)} of the environment {count}, not context {context!r}")
 
     if settings.missing:
         raise ProfileError(_say_missing(settings.missing))
@@ -116,10 +123,28 @@ def split_address(text: str) -> tuple[str, int]:
     return match[1] or match[2], port
 
 
+def _variable(name: str) -> str:
+    return f"TWCTL_{name.upper()}"
+
+
+def _that_count_instead(
+    flags: Settings, from_environ: Settings, in_context: Settings
+) -> list[str]:
+    """Return the variables that say something else than the context."""
+    return [
+        _variable(name)
+        for name in _NAMES
+        if not getattr(flags, name)
+        and (found := getattr(from_environ, name))
+        and (other := getattr(in_context, name))
+        and found != other
+    ]
+
+
 def _say_missing(missing: list[str]) -> str:
     things = _and([_THINGS[name] for name in missing])
     flags = _and([f"--{name}" for name in missing])
-    variables = _and([f"TWCTL_{name.upper()}" for name in missing])
+    variables = _and([*map(_variable, missing)])
     return (
         f"no {things} given; use {flags}, set {variables},"
         " or choose a context with --context ('twctl context set' makes one)"

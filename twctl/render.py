@@ -206,8 +206,13 @@ def to_json(value: object) -> str:
 
 def has_colours(stream: TextIO | None) -> bool:
     """Whether colours may be printed there: on a terminal, unless NO_COLOR is set."""
-    is_wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return is_wanted and stream is not None and stream.isatty()
+    return not os.environ.get("NO_COLOR") and is_screen(stream)
+
+
+def is_screen(stream: TextIO | None) -> bool:
+    """Whether it is a terminal on which one can draw."""
+    is_dumb = os.environ.get("TERM") in {"dumb", "unknown"}
+    return stream is not None and stream.isatty() and not is_dumb
 
 
 def print_json(value: object) -> None:

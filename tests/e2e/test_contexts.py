@@ -124,3 +124,18 @@ def test_mistakes(
 
     assert done.code == code
     assert words in done.error
+
+
+def test_environment_over_a_context(home: Home) -> None:
+    """Variables come first; who names a context is told so when they say otherwise."""
+    home("context", "set", "far", "--host", "127.0.0.1:1", *home.files)
+    variable = {"TWCTL_HOST": home.daemon.address}
+
+    named = call("--context", "far", "info", environment=home.environment | variable)
+    unnamed = call("info", environment=home.environment | variable)
+
+    assert named.code == unnamed.code == 0
+    assert named.stderr == (
+        "twctl: warning: TWCTL_HOST of the environment counts, not context 'far'\n"
+    )
+    assert unnamed.stderr == ""

@@ -96,10 +96,11 @@ def test_wait_and_rm_by_filter(alice: Twctl) -> None:
         gate.open()
         done = waiting.finish()
 
-    alice("wait", *jobs)
+    again = alice("wait", "--filter", "label=set=c")
     removed = alice("rm", "--filter", "label=set=c", "-o", "json")
 
-    assert done.code in {0, 5}  # the last may have ended before it was looked for
+    assert done.code == again.code == 5
+    assert sorted(again.stdout.decode().split()) == ["0", "5"]
     assert set(removed.json["removed"]) == set(jobs)
 
 
@@ -131,6 +132,18 @@ def test_any(alice: Twctl) -> None:
 
     assert (done.code, done.stdout.decode()) == (4, f"{short} 4\n")
     alice("kill", long)
+
+
+def test_any_that_fits(alice: Twctl) -> None:
+    """One that had ended before is the first, and nothing is waited for."""
+    running = alice.run("-l", "set=d", "--", "sleep", "300")
+    ended = alice.run("-l", "set=d", "--", "sh", "-c", "exit 6")
+    alice.ended(ended)
+
+    done = alice("wait", "--any", "--filter", "label=set=d")
+
+    assert (done.code, done.stdout.decode()) == (6, f"{ended} 6\n")
+    alice("kill", running)
 
 
 def test_any_within_a_time(alice: Twctl) -> None:

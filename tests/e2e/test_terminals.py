@@ -270,3 +270,45 @@ def test_status_tells(alice: Twctl) -> None:
 
     assert (status["stdin"], status["tty"], status["wait_all"]) == (True, True, True)
     assert re.search(r"stdin: +a terminal", alice("status", job).stdout.decode())
+
+
+def test_interrupt_reaches_all(sit: Sit) -> None:
+    """As at a terminal, what a shell has started gets it too, and the shell ends."""
+    child = sit("run", "-f", "--", "bash", "-c", "echo up; sleep 1000; echo after")
+    child.expect("up")
+    child.sendintr()
+
+    assert code(child) == 128 + signal.SIGINT
+    assert b"after" not in (child.before or b"")
+
+
+def test_top_is_interrupted(sit: Sit) -> None:
+    """Ctrl-C is Ctrl-C; q is a good end."""
+    codes = {}
+
+    for key in ("\x03", "q"):
+        child = sit("top")
+        child.expect("q ends")
+        child.expect_exact("ID")
+        child.send(key)
+        codes[key] = code(child)
+
+    assert codes == {"\x03": 130, "q": 0}
+
+
+def test_top_on_paper(alice: Twctl) -> None:
+    """Where nothing can be drawn, tables are printed."""
+    job = alice.run("--name", "sleeper", "--", "sleep", "1000")
+    environment: Any = alice.environment | {"TERM": "dumb"}
+    command = [*alice.program, "top", "-i", "100ms"]
+    child: pexpect.spawn[bytes] = pexpect.spawn(
+        command[0], command[1:], env=environment, timeout=WITHIN
+    )
+
+    for _ in range(2):
+        child.expect("COMMAND")
+        child.expect("sleeper")
+
+    child.sendintr()
+    assert code(child) == 130
+    alice("kill", job)

@@ -182,6 +182,8 @@ def test_forwarded_signals(server: FakeServer, job: FakeJob) -> None:
         _, err = process.communicate(timeout=10)
 
     assert kills(server) == [1, 3, 10, 12, 15, 2, 9]
+    to_all = [r.signal for r in server.asked if isinstance(r, KillRequest) and r.tree]
+    assert to_all == [3, 2]
     assert err == b"twctl: SIGINT goes to the job; again within 1 s kills it\n"
     assert process.returncode == 137
 

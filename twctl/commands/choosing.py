@@ -16,6 +16,7 @@ from twctl.commands.options import job_ref, parsed
 from twctl.render import print_notice
 
 
+ALL = tuple(JobState)
 LIVE = tuple(state for state in JobState if not state.is_final)
 ENDED = tuple(state for state in JobState if state.is_final)
 

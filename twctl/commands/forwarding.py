@@ -20,6 +20,8 @@ FORWARDED: Final = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
+# At a terminal these reach all that a shell or `make` has started, which wait for it.
+TO_ALL: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
 ENDING: Final = frozenset(FORWARDED) - {signal.SIGUSR1, signal.SIGUSR2}
 AGAIN_WITHIN: Final = 1.0  # seconds between the two INTs that kill the job
 
@@ -122,6 +124,6 @@ class Forwarder:
             number = await self._signals.get()
 
             try:
-                await job.kill(number)
+                await job.kill(number, tree=number in TO_ALL)
             except TeleworkerError as error:
                 self._notice(f"{number.name} was not sent: {error}")

@@ -9,7 +9,7 @@ import typer
 from twctl.commands.light import LightCommand, LightGroup
 from twctl.parsing import parse_ref
 from twctl.profile import Profile, Settings, load_profile
-from twctl.render import parse_form
+from twctl.render import parse_form, print_warning
 
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class Call:
 
     def profile(self) -> Profile:
         """Return where to connect; raises `ProfileError`."""
-        return load_profile(self.settings, context=self.context)
+        return load_profile(self.settings, context=self.context, warn=print_warning)
 
 
 class Verb:

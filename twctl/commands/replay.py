@@ -10,6 +10,7 @@ from typing import Final
 
 from teleworkerd.protocol.types import Chunk, Gap, Stream
 from twctl.job import RemoteJob
+from twctl.render import is_screen
 from twctl.verify import stream_status
 
 
@@ -57,7 +58,7 @@ def can_show(descriptors: Collection[int]) -> bool:
 
     Who reads our stdout from a pipe may draw on the same terminal.
     """
-    return sys.stderr.isatty() and all(
+    return is_screen(sys.stderr) and all(
         stat.S_ISREG(os.fstat(descriptor).st_mode) for descriptor in descriptors
     )
 

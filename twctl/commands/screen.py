@@ -145,8 +145,8 @@ async def show_live(profile: Profile, request: TopRequest) -> int:
             try:
                 await drawing
             except asyncio.CancelledError:
-                if not drawing.cancelled():
-                    drawing.cancel()
+                # Who typed q, or sent a signal, cancelled the drawing alone.
+                if (task := asyncio.current_task()) and task.cancelling():
                     raise
 
     return 128 + ended_by[0] if ended_by else ExitCode.OK

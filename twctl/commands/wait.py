@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from twctl.commands.choosing import FilterTexts, Refs, chosen
+from twctl.commands.choosing import ALL, FilterTexts, Refs, chosen
 from twctl.commands.options import Form, Verb, call_of, optional, output_form
 from twctl.parsing import parse_duration
 
@@ -37,7 +37,7 @@ def wait(  # noqa: PLR0913 - one parameter for each option
 
     form = output_form(output)
     seconds = optional(parse_duration, timeout, "--timeout")
-    wanted = Wait(chosen(jobs, filters), seconds, is_for_any=first)
+    wanted = Wait(chosen(jobs, filters, states=ALL), seconds, is_for_any=first)
     return wait_for_jobs(
         call_of(context).profile(), wanted, form, reconnect=not no_reconnect
     )

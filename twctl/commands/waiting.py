@@ -1,7 +1,7 @@
 """Waits for several jobs at once over one connection."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from teleworkerd.protocol.errors import TeleworkerError
@@ -70,7 +70,17 @@ def wait_for_jobs(
 
 async def _wait(client: Client, wait: Wait) -> dict[str, Outcome]:
     async with client:
-        refs = await _find(client, wait.jobs)
+        found = await _find(client, wait.jobs)
+        known: dict[str, Outcome] = {
+            ref: status
+            for ref, status in found.items()
+            if status is not None and status.state.is_final
+        }
+
+        if wait.is_for_any and known:
+            return _first(known)
+
+        refs = [ref for ref in found if ref not in known]
         tasks = {ref: asyncio.create_task(client.job(ref).wait()) for ref in refs}
         when = asyncio.FIRST_COMPLETED if wait.is_for_any else asyncio.ALL_COMPLETED
 
@@ -82,32 +92,35 @@ async def _wait(client: Client, wait: Wait) -> dict[str, Outcome]:
                     tasks.values(), timeout=wait.timeout, return_when=when
                 )
 
-            outcomes = {ref: _outcome(task) for ref, task in tasks.items()}
+            ends = {ref: _outcome(task) for ref, task in tasks.items()} | known
         finally:
             for task in tasks.values():
                 task.cancel()
 
             await asyncio.gather(*tasks.values(), return_exceptions=True)
 
-    if not wait.is_for_any:
-        return outcomes
+    outcomes = {ref: ends[ref] for ref in found}
+    return (_first(outcomes) or outcomes) if wait.is_for_any else outcomes
 
-    # Of several that ended at once, the one that ended first.
+
+def _first(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    """Return, of those that have ended, the one that ended first."""
     done = {ref: end for ref, end in outcomes.items() if end is not None}
-    return dict(sorted(done.items(), key=_ended_at)[:1]) or outcomes
+    return dict(sorted(done.items(), key=_ended_at)[:1])
 
 
-async def _find(client: Client, choice: Choice) -> Sequence[str]:
+async def _find(client: Client, choice: Choice) -> dict[str, JobStatus | None]:
+    """Return the jobs, with what is known of them."""
     if choice.filters is None:
-        return choice.refs
+        return dict.fromkeys(choice.refs)
 
     if (request := choice.request) is None:
-        return ()
+        return {}
 
     found = await client.list(
         states=request.states, name=request.name, labels=request.labels
     )
-    return [job.id for job in found]
+    return {job.id: job for job in found}
 
 
 async def _look(client: Client, tasks: Mapping[str, asyncio.Task[JobStatus]]) -> None:

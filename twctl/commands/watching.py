@@ -10,6 +10,7 @@ from twctl.daily import warn_daily
 from twctl.profile import Profile
 from twctl.render import (
     OutputForm,
+    is_screen,
     print_json,
     print_notice,
     print_text,
@@ -23,7 +24,7 @@ def watch(
     profile: Profile, request: TopRequest, count: int | None, form: OutputForm
 ) -> int:
     """Show *count* samples, or as many as come until Ctrl-C; return the exit code."""
-    if count is None and form is OutputForm.TEXT and sys.stdout.isatty():
+    if count is None and form is OutputForm.TEXT and is_screen(sys.stdout):
         from twctl.commands.screen import show_live  # noqa: PLC0415 - it brings rich
 
         return run_loop(show_live(profile, request))
