@@ -145,7 +145,8 @@ class Shown:
 
     def is_like(self, printed: str, shown: str) -> bool:
         """Whether *printed* is what *shown* says; note which ID stands for which."""
-        printed = re.sub(r"[ \t]+$", "", printed, flags=re.MULTILINE)
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", printed)
+        printed = re.sub(r"[ \t]+$", "", plain, flags=re.MULTILINE)
         match = re.fullmatch(self.pattern(shown), printed)
 
         if match is None:
