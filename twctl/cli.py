@@ -148,7 +148,8 @@ def _call(arguments: list[str]) -> int:
 def _explain_usage(error: typer.TyperException, call: Call) -> int:
     what = " ".join(error.format_message().split()).removesuffix(".")
     verb = f" {call.verb}" if call.verb in {*VERBS, *ALIASES} else ""
-    print_error(f"{what}; see 'twctl{verb} --help'")
+    see = " See" if what.endswith("?") else "; see"
+    print_error(f"{what}{see} 'twctl{verb} --help'")
     return ours() if call.verb == "run" else ExitCode.USAGE
 
 

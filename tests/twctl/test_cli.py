@@ -1,6 +1,7 @@
 """The verbs, called in this process against a fake server in a thread."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from teleworkerd.protocol.types import JobState, LaunchStage, Stream
 from tests.twctl.calling import RUNNING, Capture, asked, error_of
 from tests.twctl.fake import OTHER_ID, THIRD_ID, FakeServer
 from tests.twctl.fake_output import JOB_ID, FakeJob, make_status
-from twctl.cli import main
+from twctl.cli import VERBS, main
 
 
 pytestmark = [pytest.mark.usefixtures("environment"), pytest.mark.timeout(20)]
@@ -295,6 +296,31 @@ def test_help(capsys: Capture, arguments: list[str]) -> None:
     out, err = capsys.readouterr()
     assert out.startswith("Usage: twctl")
     assert err == ""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """It says what each option does, and shows no option that there is not."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    assert main([verb, "--help"]) == 0
+    text, _, examples = capsys.readouterr().out.partition("Examples:")
+
+    assert text.startswith(f"Usage: twctl {verb} ")
+    assert "<" not in text
+    options = re.findall(
+        r"^  (-.*?)(?:  +(.*))?$", text.partition("Options:")[2], re.MULTILINE
+    )
+    assert all(meaning for _, meaning in options), options
+
+    for line in examples.splitlines():
+        call = re.sub(r"\s+#.*| -- .*", "", line).partition(f"twctl {verb}")[2]
+
+        for option in re.findall(r"(?<= )--?[a-z]+(?:-[a-z]+)*", call):
+            parts = [option] if option[:2] == "--" else [f"-{c}" for c in option[1:]]
+            assert all(re.search(rf"{part}\b", text) for part in parts), line
 
 
 def test_version(capsys: Capture) -> None:

@@ -8,7 +8,10 @@ from twctl.commands.options import Ref, Verb, call_of, job_ref, optional
 from twctl.parsing import parse_last_lines
 
 
-verb = Verb()
+verb = Verb(
+    "twctl attach shell",
+    "twctl attach -n 0 server            # only what is new",
+)
 
 
 @verb

@@ -19,7 +19,10 @@ from twctl.parsing import parse_offset, parse_text
 
 NOW = "now"
 
-verb = Verb()
+verb = Verb(
+    "twctl events -f",
+    "twctl events -f -o json --since-seq 1207    # what came after that one",
+)
 
 
 @verb

@@ -28,7 +28,12 @@ class KillCommand(LightCommand):
         return super().parse_args(ctx, [*options, *args[end:]])
 
 
-verb = Verb(cls=KillCommand)
+verb = Verb(
+    "twctl kill build",
+    "twctl kill -HUP server              # to its main process",
+    "twctl kill --filter label=set=nightly",
+    cls=KillCommand,
+)
 
 
 @verb

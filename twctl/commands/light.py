@@ -17,7 +17,19 @@ class LightOption(TyperOption):
 
 
 class LightArgument(TyperArgument):
-    """An argument that is a text or a list of texts."""
+    """An argument that is a text or a list of texts, shown as its metavar says."""
+
+    def get_usage_pieces(self, ctx: Any) -> list[str]:
+        del ctx
+        return [self._shown]
+
+    def get_help_record(self, ctx: Any) -> tuple[str, str] | None:
+        del ctx
+        return (self._shown, self.help) if self.help else None
+
+    @property
+    def _shown(self) -> str:
+        return self.metavar or str(self.name).upper()
 
     def process_value(self, ctx: Any, value: Any) -> Any:
         if _is_plain(self, value):

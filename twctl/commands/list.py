@@ -32,7 +32,11 @@ from twctl.render import (
 )
 
 
-verb = Verb()
+verb = Verb(
+    "twctl list -a --filter label=set=nightly",
+    "twctl list --watch",
+    "twctl list -aq --filter state=finished | xargs twctl rm",
+)
 
 
 @verb

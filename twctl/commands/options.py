@@ -33,12 +33,16 @@ class Verb:
     """The application of one verb, without what makes typer slow.
 
     Decorates the verb's function, whose options are all flags or text. *cls* may read
-    them in a way of its own.
+    them in a way of its own, *examples* are shown at the end of its help.
     """
 
     def __init__(
-        self, *, cls: type[LightCommand] = LightCommand, **settings: Any
+        self,
+        *examples: str,
+        cls: type[LightCommand] = LightCommand,
+        **settings: Any,
     ) -> None:
+        self._examples = examples
         self._cls = cls
         self._settings = settings
         self.app = typer.Typer(
@@ -46,7 +50,14 @@ class Verb:
         )
 
     def __call__(self, function: F) -> F:
-        self.app.command(cls=self._cls, context_settings=self._settings)(function)
+        # What begins with \b keeps its lines.
+        lines = [f"  {line}" for line in self._examples]
+        epilog = "\n".join(["\b", "Examples:", *lines])
+        self.app.command(
+            cls=self._cls,
+            context_settings=self._settings,
+            epilog=epilog if self._examples else None,
+        )(function)
         return function
 
 

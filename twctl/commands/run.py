@@ -35,7 +35,14 @@ from twctl.render import (
 from twctl.spec import build_spec
 
 
-verb = Verb(allow_interspersed_args=False)
+verb = Verb(
+    "twctl run --name build --mem 2g -w /srv/app -- make -j8",
+    "twctl run -f -- ./migrate --all     # here, with its exit code",
+    "twctl run -f -it -- bash            # at this terminal",
+    "tar c src | twctl run -f -i -- tar x -C /srv/app",
+    "twctl run --timeout 1h -l set=nightly -e STAGE=2 -- ./report",
+    allow_interspersed_args=False,
+)
 
 
 @verb
@@ -74,7 +81,9 @@ def run(  # noqa: PLR0913 - one parameter for each option
         str | None,
         typer.Option(metavar="DURATION", help="End it after 10, 10s, 5m, 1h30m."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="A name to find it by.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A name to find it by.")
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option("-l", "--label", metavar="K=V", help="A label."),

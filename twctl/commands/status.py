@@ -21,7 +21,10 @@ from twctl.render import (
 )
 
 
-verb = Verb()
+verb = Verb(
+    "twctl status build",
+    "twctl status -o json build | jq .usage",
+)
 
 
 @verb

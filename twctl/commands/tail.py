@@ -19,7 +19,13 @@ from twctl.parsing import parse_last_bytes, parse_last_lines, parse_offset
 from twctl.render import OutputForm
 
 
-verb = Verb()
+verb = Verb(
+    "twctl tail -f build",
+    "twctl tail -n 20 -t build           # its last lines, with times",
+    "twctl tail --since 10m --interleave build",
+    "twctl tail build > build.log",
+    "twctl tail -f web db                # the lines of both",
+)
 
 
 @verb

@@ -22,7 +22,11 @@ from twctl.parsing import each, parse_duration, parse_number, parse_text
 
 _FIRST = 0.5  # seconds between the two samples of a snapshot
 
-verb = Verb()
+verb = Verb(
+    "twctl top",
+    "twctl top -n 1 build                # once, as a table",
+    "twctl top -o json -i 10s",
+)
 
 
 @verb

@@ -9,7 +9,11 @@ from twctl.commands.options import Form, Verb, call_of, optional, output_form
 from twctl.parsing import parse_duration
 
 
-verb = Verb()
+verb = Verb(
+    "twctl wait build && twctl run -- ./deploy",
+    "twctl wait --any one two            # which, and its code",
+    "twctl wait --timeout 10m --filter label=set=nightly",
+)
 
 
 @verb
