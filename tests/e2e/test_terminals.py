@@ -312,3 +312,14 @@ def test_top_on_paper(alice: Twctl) -> None:
     child.sendintr()
     assert code(child) == 130
     alice("kill", job)
+
+
+def test_sign_of_life(sit: Sit, alice: Twctl) -> None:
+    """Who waits for long sees that; the line is gone before the code is printed."""
+    job = alice.run("--name", "long", "--", "sleep", "1000")
+    child = sit("wait", "long")
+    child.expect("waiting for the job")
+    alice("kill", job)
+    child.expect_exact("\x1b[2K137\r\n")
+
+    assert code(child) == 137

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import Stream
 from twctl.commands.dropping import GapNotices
+from twctl.commands.meanwhile import meanwhile
 from twctl.commands.prefixing import Target
-from twctl.commands.replay import Replay, shown
+from twctl.commands.replay import Replay, show
 from twctl.commands.writing import JsonLines, Raw, Stamped, Writer
 from twctl.cutting import Cut
 from twctl.job import RemoteJob
@@ -99,7 +100,8 @@ class _Copying:
 
             async with AsyncExitStack() as showing:
                 if self._copy.progress:
-                    await showing.enter_async_context(shown(self._job, self._replay))
+                    progress = show(self._job, self._replay)
+                    await showing.enter_async_context(meanwhile(progress))
 
                 readings = await self._read_all()
 

@@ -1,4 +1,7 @@
-"""A bar on stderr with bytes, rate and time left."""
+"""Lines on stderr that are drawn again and again, and go away at the end.
+
+What is printed on stderr meanwhile stands above them.
+"""
 
 from types import TracebackType
 from typing import Self
@@ -7,32 +10,24 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 from twctl.sizes import show_size
 
 
-class Bar:
-    """How much of *total* bytes there is, on a line that goes away at the end.
+class _Line:
+    """A line of *columns*."""
 
-    What is printed on stderr meanwhile stands above it.
-    """
-
-    def __init__(self, total: int) -> None:
+    def __init__(self, *columns: ProgressColumn, total: int | None = None) -> None:
         self._progress = Progress(
-            TaskProgressColumn(),
-            BarColumn(),
-            TextColumn("{task.fields[size]}"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
-            console=Console(stderr=True),
-            auto_refresh=False,
-            transient=True,
+            *columns, console=Console(stderr=True), auto_refresh=False, transient=True
         )
-        self._total = total
         self._task = self._progress.add_task("", total=total, size="", rate="")
 
     def __enter__(self) -> Self:
@@ -49,8 +44,23 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
+
+class Bar(_Line):
+    """How much of *total* bytes there is, with rate and time left."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__(
+            TaskProgressColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[size]}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            total=total,
+        )
+        self._total = total
+
     def show(self, done: int) -> None:
-        """Draw the bar for *done* bytes."""
+        """Draw it for *done* bytes."""
         speed = self._progress.tasks[0].speed
         self._progress.update(
             self._task,
@@ -59,3 +69,16 @@ class Bar:
             rate="" if speed is None else f"{show_size(speed)}/s",
             refresh=True,
         )
+
+
+class Spinner(_Line):
+    """That something goes on, and for how long."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        )
+
+    def show(self, what: str) -> None:
+        """Draw it with *what* goes on."""
+        self._progress.update(self._task, description=what, refresh=True)

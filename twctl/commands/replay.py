@@ -4,18 +4,13 @@ import asyncio
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
-from typing import Final
+from collections.abc import Collection
 
 from teleworkerd.protocol.types import Chunk, Gap, Stream
+from twctl.commands.meanwhile import INTERVAL, PATIENCE
 from twctl.job import RemoteJob
 from twctl.render import is_screen
 from twctl.verify import stream_status
-
-
-_PATIENCE: Final = 1.0  # seconds; what is done by then needs no bar
-_INTERVAL: Final = 0.1  # seconds
 
 
 class Replay:
@@ -63,20 +58,9 @@ def can_show(descriptors: Collection[int]) -> bool:
     )
 
 
-@asynccontextmanager
-async def shown(job: RemoteJob, replay: Replay) -> AsyncIterator[None]:
+async def show(job: RemoteJob, replay: Replay) -> None:
     """Show on stderr how far *replay* is, once that takes long, and up to its end."""
-    showing = asyncio.create_task(_show(job, replay))
-
-    try:
-        yield
-    finally:
-        showing.cancel()
-        await asyncio.wait([showing])
-
-
-async def _show(job: RemoteJob, replay: Replay) -> None:
-    await asyncio.sleep(_PATIENCE)
+    await asyncio.sleep(PATIENCE)
     status = await job.status()
 
     for stream in Stream:
@@ -87,4 +71,4 @@ async def _show(job: RemoteJob, replay: Replay) -> None:
     with Bar(replay.total) as bar:
         while replay.done < replay.total:
             bar.show(replay.done)
-            await asyncio.sleep(_INTERVAL)
+            await asyncio.sleep(INTERVAL)

@@ -1,7 +1,8 @@
 """Waits for several jobs at once over one connection."""
 
 import asyncio
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from teleworkerd.protocol.errors import TeleworkerError
@@ -9,11 +10,13 @@ from teleworkerd.protocol.status import JobStatus
 from twctl.client import Client
 from twctl.commands.choosing import Choice
 from twctl.commands.loop import run_loop
+from twctl.commands.meanwhile import INTERVAL, PATIENCE, meanwhile
 from twctl.daily import warn_daily
 from twctl.exit_codes import ExitCode, job_code, of_error
 from twctl.profile import Profile
 from twctl.render import (
     OutputForm,
+    is_screen,
     print_error,
     print_json,
     print_line,
@@ -88,9 +91,10 @@ async def _wait(client: Client, wait: Wait) -> dict[str, Outcome]:
             if wait.timeout == 0:
                 await _look(client, tasks)
             elif tasks:
-                await asyncio.wait(
-                    tasks.values(), timeout=wait.timeout, return_when=when
-                )
+                async with meanwhile(_show(tasks.values())):
+                    await asyncio.wait(
+                        tasks.values(), timeout=wait.timeout, return_when=when
+                    )
 
             ends = {ref: _outcome(task) for ref, task in tasks.items()} | known
         finally:
@@ -101,6 +105,23 @@ async def _wait(client: Client, wait: Wait) -> dict[str, Outcome]:
 
     outcomes = {ref: ends[ref] for ref in found}
     return (_first(outcomes) or outcomes) if wait.is_for_any else outcomes
+
+
+async def _show(tasks: Collection[asyncio.Task[JobStatus]]) -> None:
+    """Show on stderr that some of *tasks* go on, once that is long."""
+    if not is_screen(sys.stderr):
+        return
+
+    await asyncio.sleep(PATIENCE)
+
+    from twctl.commands.progress import Spinner  # noqa: PLC0415 - it brings rich
+
+    with Spinner() as spinner:
+        while True:
+            count = sum(not task.done() for task in tasks)
+            jobs = "the job" if len(tasks) == 1 else f"{count} of {len(tasks)} jobs"
+            spinner.show(f"waiting for {jobs}")
+            await asyncio.sleep(INTERVAL)
 
 
 def _first(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
