@@ -21,6 +21,8 @@ KINDS: Final[dict[str, type | tuple[type, ...]]] = {
     "array of numbers": list,
 }
 
+TAIL: Final = "tail, run -f, attach"
+
 Keys = dict[str, str]
 
 
@@ -96,10 +98,10 @@ def test_tail(alice: Twctl) -> None:
     piece, end = lines(alice("tail", "-f", "-o", "json", job).stdout)
     [other] = lines(alice("tail", "-o", "json", binary).stdout)[:1]
 
-    check_all(piece, "tail")
-    check_all(end, "tail", 1)
+    check_all(piece, TAIL)
+    check_all(end, TAIL, 1)
     assert other.pop("base64") == "/w=="
-    assert check(other, tables("tail")[0]) == set(piece) - {"text"}
+    assert check(other, tables(TAIL)[0]) == set(piece) - {"text"}
 
 
 def test_followed(alice: Twctl) -> None:
@@ -108,7 +110,7 @@ def test_followed(alice: Twctl) -> None:
     first, end = lines(done.stdout)
 
     assert done.code == 3
-    check_all(first, "tail")
+    check_all(first, TAIL)
     assert set(end["end"]) == {"stdout", "stderr", "state", "exit_code", "reason"}
 
 
@@ -164,3 +166,14 @@ def test_ended(alice: Twctl) -> None:
     check_all(stopped, "kill, stop, rm", 1)
     assert (killed["signalled"], killed["already_ended"]) == ([first], [])
     assert (stopped["stopped"], stopped["already_ended"]) == ([second], [first])
+
+
+def test_attached(alice: Twctl) -> None:
+    """attach prints what run -f does."""
+    job = alice.shell("echo text; exit 3")
+    done = alice("attach", "--no-stdin", "-o", "json", job)
+    piece, end = lines(done.stdout)
+
+    assert done.code == 3
+    check_all(piece, TAIL)
+    assert set(end["end"]) == {"stdout", "stderr", "state", "exit_code", "reason"}

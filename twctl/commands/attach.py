@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from twctl.commands.options import Ref, Verb, call_of, job_ref, optional
+from twctl.commands.options import Ref, Verb, call_of, job_ref, optional, output_form
 from twctl.parsing import parse_last_lines
+from twctl.render import OutputForm
 
 
 verb = Verb(
@@ -15,7 +16,7 @@ verb = Verb(
 
 
 @verb
-def attach(
+def attach(  # noqa: PLR0913 - one parameter for each option
     context: typer.Context,
     job: Ref,
     *,
@@ -31,6 +32,12 @@ def attach(
     no_reconnect: Annotated[
         bool, typer.Option("--no-reconnect", help="End when the connection does.")
     ] = False,
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o", "--output", metavar="text|json", help="json: an object a line."
+        ),
+    ] = "text",
 ) -> int:
     """Join a job: its output comes here, stdin and signals go there.
 
@@ -38,14 +45,22 @@ def attach(
     comes away; the job goes on.
     """
     last = optional(parse_last_lines, lines, "--lines")
+    is_json = output_form(output) is OutputForm.JSON
 
     # asyncio would slow down the help of all verbs.
     from dataclasses import replace  # noqa: PLC0415
 
-    from twctl.commands.following import BOTH, Follow, attach  # noqa: PLC0415
-
-    copy = (
-        BOTH if last is None else replace(BOTH, wanted=replace(BOTH.wanted, lines=last))
+    from twctl.commands.following import (  # noqa: PLC0415
+        BOTH,
+        BOTH_AS_JSON,
+        Follow,
+        attach,
     )
+
+    copy = BOTH_AS_JSON if is_json else BOTH
+
+    if last is not None:
+        copy = replace(copy, wanted=replace(copy.wanted, lines=last))
+
     how = Follow(copy, sends=not no_stdin, reconnect=not no_reconnect)
     return attach(call_of(context).profile(), job_ref(job), how)

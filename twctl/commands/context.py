@@ -27,7 +27,11 @@ from twctl.render import (
 verb = VerbGroup("Name servers, with the files for each, and choose among them.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
-File = Annotated[str | None, typer.Option(metavar="FILE")]
+CaFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Who signs the server.")
+]
+CertFile = Annotated[str | None, typer.Option(metavar="FILE", help="Your certificate.")]
+KeyFile = Annotated[str | None, typer.Option(metavar="FILE", help="Its key.")]
 
 
 @verb.command("ls")
@@ -77,10 +81,12 @@ def set_(  # noqa: PLR0913 - one parameter for each option
     context: typer.Context,
     name: Name,
     *,
-    host: Annotated[str | None, typer.Option(metavar="HOST:PORT")] = None,
-    ca: File = None,
-    cert: File = None,
-    key: File = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The server.")
+    ] = None,
+    ca: CaFile = None,
+    cert: CertFile = None,
+    key: KeyFile = None,
 ) -> int:
     """Make a context, or change what is given of it; the first is used from then on."""
     given = Settings(host, ca, cert, key).over(call_of(context).settings)
