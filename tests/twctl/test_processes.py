@@ -1,6 +1,7 @@
 """`twctl` as a process: signals, closed pipes, and what it imports."""
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -313,3 +314,19 @@ def test_start_that_is_not_answered(server: FakeServer, job: FakeJob) -> None:
 
     assert process.returncode == 130
     assert b"has not answered; what has started goes on" in err
+
+
+def test_run_whose_id_cannot_be_printed(server: FakeServer) -> None:
+    """A job that was started is not lost for want of room for its ID."""
+    done = subprocess.run(
+        f"{sys.executable} -m twctl run true >/dev/full",
+        shell=True,
+        capture_output=True,
+        check=False,
+        timeout=20,
+    )
+
+    job, error = done.stderr.decode().splitlines()
+    assert re.fullmatch(r"twctl: job [0-9a-f-]{36} was started", job)
+    assert error.startswith("twctl: error: the output cannot be written: No space")
+    assert done.returncode == 125

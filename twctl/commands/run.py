@@ -1,6 +1,7 @@
 """`twctl run`: starts a job."""
 
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -30,6 +31,7 @@ from twctl.render import (
     not_applied,
     print_json,
     print_line,
+    print_notice,
     print_warning,
 )
 from twctl.spec import build_spec
@@ -195,10 +197,19 @@ def run(  # noqa: PLR0913 - one parameter for each option
     for warning in not_applied(started.not_applied):
         print_warning(warning)
 
-    if form is OutputForm.JSON:
-        print_json({"schema": SCHEMA, "id": job})
-    else:
-        print_line(job)
+    try:
+        if form is OutputForm.JSON:
+            print_json({"schema": SCHEMA, "id": job})
+        else:
+            print_line(job)
+
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        # Who cannot keep it could not find the job again.
+        print_notice(f"job {job} was started")
+        raise
 
     return 0
 
