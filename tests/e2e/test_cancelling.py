@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final
 
@@ -177,7 +178,7 @@ async def test_cancelled_run_is_found_again(client: twctl.Client) -> None:
     found = []
 
     for turns in POINTS:
-        request_id = f"{turns:032x}"
+        request_id = uuid.uuid4().hex
         await cancel_after(turns, client.run(["true"], request_id=request_id))
         again = await client.run(["true"], request_id=request_id)
         once_more = await client.run(["true"], request_id=request_id)
