@@ -127,7 +127,8 @@ def test_denied(people: dict[str, Twctl], roles: Daemon) -> None:
     assert refused.code == 125
     assert "mallory is not admitted here" in refused.error
     assert roles.log_lines("refused .*mallory is not admitted")
-    assert records(roles, event="refuse")
+    # The keeper hears of it just after the client.
+    wait_for(lambda: records(roles, event="refuse"), what="record")
 
 
 def test_not_yours(people: dict[str, Twctl], roles: Daemon, job: str) -> None:
