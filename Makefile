@@ -7,6 +7,9 @@ SECONDS ?= 600
 SEED ?= 1
 SCRIPTS := gen_certs.sh .ci/packages .ci/run bench/packages tests/security/packages tests/vm/packages $(wildcard docs/*.sh)
 
+# Thousands of processes would compile what they import, each anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-v2 check bench soak fuzz security clean
 
 help:
