@@ -1,13 +1,26 @@
 """What a shell completes: verbs, options, values, contexts, and jobs of the server."""
 
-import shutil
 import subprocess
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
 
 import pexpect
 import pytest
 
 from tests.e2e.commandline import Twctl
+
+
+# Each with nothing of this machine's, and what has it complete calls of `twctl`.
+SHELLS: Final = {
+    "bash": ("bash --norc --noprofile -i", 'eval "$(twctl completion bash)"'),
+    "zsh": (
+        "zsh -f -i",
+        'autoload -Uz compinit; compinit -D -u; eval "$(twctl completion zsh)"',
+    ),
+    "fish": ("fish --no-config -i", "twctl completion fish | source"),
+}
 
 
 def words(alice: Twctl, *typed: str, shell: str = "bash") -> list[str]:
@@ -25,7 +38,7 @@ def words(alice: Twctl, *typed: str, shell: str = "bash") -> list[str]:
         (("run", "--st"), ["--stdin", "--strict-limits"]),
         (("run", "--on-full", ""), ["block", "drop", "kill"]),
         (("run", "--name", ""), []),
-        (("run", ""), []),
+        (("run", "--env", ""), []),
         (("status", "-o", "j"), ["json"]),
         (
             ("list", "--filter", "state=st"),
@@ -35,19 +48,39 @@ def words(alice: Twctl, *typed: str, shell: str = "bash") -> list[str]:
         (("context", ""), ["ls", "use", "set", "rm"]),
         (("completion", ""), ["bash", "zsh", "fish"]),
         (("--ver",), ["--version"]),
-        (("nosuch", ""), None),
+        (("kill", "--", "--f"), []),
     ],
 )
 def test_without_a_server(
-    alice: Twctl, typed: tuple[str, ...], expected: list[str] | None
+    alice: Twctl, typed: tuple[str, ...], expected: list[str]
 ) -> None:
     """What can be known from the program alone."""
-    found = words(alice, *typed)
+    assert sorted(words(alice, *typed)) == sorted(expected)
 
-    if expected is None:
-        assert "run" in found
-    else:
-        assert sorted(found) == sorted(expected)
+
+def test_unknown_verb(alice: Twctl) -> None:
+    """What is mistyped is no reason to show nothing."""
+    assert "run" in words(alice, "nosuch", "")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("run", ""),
+        ("run", "ls", "--al"),
+        ("run", "--", "--al"),
+        ("run", "--name", "x", "cat", "fi"),
+        ("run", "--env-file", ""),
+        ("run", "--env-file=fi"),
+        ("--ca", "fi"),
+        ("context", "set", "office", "--key", "fi"),
+    ],
+)
+def test_files(alice: Twctl, typed: tuple[str, ...]) -> None:
+    """Names of files are left to the shell, and nothing else is."""
+    done = alice("__complete", "bash", *typed)
+
+    assert (done.code, done.stdout, done.stderr) == (1, b"", "")
 
 
 def test_jobs(alice: Twctl) -> None:
@@ -114,43 +147,79 @@ def test_bash(alice: Twctl) -> None:
     assert "-F _twctl twctl" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("typed", "expected"),
-    [
-        ("twctl info --out", "twctl info --output"),
-        ("twctl list --filter state=lo", "twctl list --filter state=lost"),
-        ("twctl list --output=js", "twctl list --output=json"),
-        ("twctl list --filter=state=lo", "twctl list --filter=state=lost"),
-    ],
-)
-def test_tabulator(alice: Twctl, typed: str, expected: str) -> None:
-    """Pressed in a real bash, it completes also what bash divides."""
-    environment: Any = alice.environment | {"PS1": "ready> ", "TERM": "dumb"}
+@contextmanager
+def interactive(alice: Twctl, name: str, directory: Path) -> Iterator[Any]:
+    """Run the shell of that *name* in *directory*, with completion of `twctl`."""
+    command, completion = SHELLS[name]
+    twctl = directory / "bin/twctl"
+    twctl.parent.mkdir()
+    twctl.write_text(f'#!/bin/sh\nexec {" ".join(alice.program)} "$@"\n')
+    twctl.chmod(0o755)
+    environment: Any = alice.environment | {
+        "PATH": f"{twctl.parent}:{alice.environment['PATH']}",
+        "HOME": str(directory),
+        "TERM": "dumb",
+    }
+    program, *arguments = command.split()
     shell = pexpect.spawn(
-        *("bash", ["--norc", "--noprofile", "-i"]), env=environment, timeout=20
+        program, arguments, env=environment, cwd=directory, timeout=20
     )
 
     try:
-        program = " ".join(alice.program)
-        shell.sendline(
-            f'twctl() {{ {program} "$@"; }}; eval "$(twctl completion bash)"'
-        )
+        shell.sendline(completion)
         shell.sendline("echo loa''ded")
-        shell.expect("loaded")
-        shell.send(f"{typed}\t")
-        shell.expect_exact(f"{expected} ")
+        shell.expect("loaded\r")
+        yield shell
     finally:
         shell.close(force=True)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_scripts_are_sound(alice: Twctl, shell: str) -> None:
-    """Each script can be read by its shell, where that is installed."""
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
+@pytest.mark.parametrize("name", SHELLS)
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("twctl sta", "twctl status "),
+        ("twctl info --out", "twctl info --output "),
+        ("twctl list --filter state=lo", "twctl list --filter state=lost "),
+        ("twctl list --output=js", "twctl list --output=json "),
+        ("twctl list --filter=state=lo", "twctl list --filter=state=lost "),
+        ("twctl run --env-file tab", "twctl run --env-file table "),
+        ("twctl run --env-file=tab", "twctl run --env-file=table "),
+        ("twctl run cat tab", "twctl run cat table "),
+    ],
+)
+def test_tabulator(
+    alice: Twctl, tmp_path: Path, name: str, typed: str, expected: str
+) -> None:
+    """Pressed in a real shell, it completes what the shell divides, and files."""
+    (tmp_path / "table").touch()
 
-    script = alice("completion", shell).stdout
-    subprocess.run([shell, "-n"], input=script, check=True, timeout=30)
+    with interactive(alice, name, tmp_path) as shell:
+        shell.send(f"{typed}\t")
+        shell.expect_exact(expected)
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_no_files(alice: Twctl, tmp_path: Path, name: str) -> None:
+    """Where no file can stand, a real shell takes none from its directory."""
+    (tmp_path / "table").touch()
+
+    with interactive(alice, name, tmp_path) as shell:
+        shell.send("twctl completion tab\t\r")
+        shell.expect_exact("'tab' is not bash, zsh, fish")
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_job_by_tabulator(alice: Twctl, tmp_path: Path, name: str) -> None:
+    """A real shell completes jobs as well, whatever it does with a colon."""
+    label = f"url=host:{name}"
+    job = alice.run("--name", f"to.{name}", "-l", label, "--", "sleep", "300")
+
+    with interactive(alice, name, tmp_path) as shell:
+        shell.send(f"twctl list --filter label=url=host:{name[:2]}\t\r")
+        shell.expect_exact(job[:8])
+        shell.send("twctl kill to.\t\r")
+        assert alice.ended(job)["reason"] == "killed"
 
 
 def test_unknown_shell(alice: Twctl) -> None:

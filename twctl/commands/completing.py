@@ -58,15 +58,19 @@ def complete(
     shell: Annotated[str, typer.Argument()],
     words: Annotated[list[str], typer.Argument()],
 ) -> int:
-    """Print the words that may take the place of the last one."""
+    """Print the words that may take the place of the last one.
+
+    Fails where the name of a file may, which the shell knows to complete.
+    """
     group: Any = context.find_root().command
     *before, incomplete = words
+    completion = Completion(group, context, before, incomplete)
 
-    for word, meaning in Completion(group, context).candidates(before, incomplete):
+    for word, meaning in completion.candidates():
         if word.startswith(incomplete):
             sys.stdout.write(f"{_shown(shell, escape(word), escape(meaning))}\n")
 
-    return 0
+    return 1 if completion.takes_file() else 0
 
 
 def _shown(shell: str, word: str, meaning: str) -> str:
@@ -86,31 +90,42 @@ class _Place:
     command: Any
     names: list[str]  # of the verbs up to here
     option: str | None = None  # whose value comes next
-    arguments: int = 0  # before it
+    has_options: bool = True  # still: behind `--`, or `run`'s command, are none
 
 
 class Completion:
-    """Finds what may stand in a call of *group*, without making it."""
+    """Finds what may stand in a call of *group*, without making it.
 
-    def __init__(self, group: Any, context: typer.Context) -> None:
-        self._group = group
+    It comes after the words *before*, and begins with *incomplete*.
+    """
+
+    def __init__(
+        self, group: Any, context: typer.Context, before: Sequence[str], incomplete: str
+    ) -> None:
         self._context = context
         self._settings: dict[str, str] = {}
+        self._place = self._walk(group, before)
+        self._prefix = ""  # of a value that stands in one word with its option
 
-    def candidates(self, before: Sequence[str], incomplete: str) -> Candidates:
-        """Return what may come after *before* and is not whole yet."""
-        place = self._walk(before)
+        name, equals, _ = incomplete.partition("=")
+        self._is_option = self._place.has_options and incomplete.startswith("-")
+
+        if equals and self._is_option and self._place.option is None:
+            option = self._find(self._place.command, name)
+
+            if option is not None and not option.is_flag:
+                self._place.option = option.opts[-1]
+                self._prefix = f"{name}="
+
+    def candidates(self) -> Candidates:
+        """Return what may stand there, however it begins."""
+        place = self._place
 
         if place.option is not None:
-            return self._values(place.option)
+            values = self._values(place.option)
+            return ((f"{self._prefix}{word}", meaning) for word, meaning in values)
 
-        if incomplete.startswith("-") and "--" not in before:
-            name, equals, _ = incomplete.partition("=")
-
-            if equals and (option := self._find(place.command, name)) is not None:
-                values = self._values(option.opts[-1])
-                return ((f"{name}={word}", meaning) for word, meaning in values)
-
+        if self._is_option:
             return self._options(place.command)
 
         if hasattr(place.command, "list_commands"):
@@ -118,14 +133,26 @@ class Completion:
 
         return self._arguments(place)
 
-    def _walk(self, words: Sequence[str]) -> _Place:
-        place = _Place(self._group, [])
+    def takes_file(self) -> bool:
+        """Return whether the name of a file may stand there."""
+        place = self._place
+
+        if place.option is not None:
+            return self._find(place.command, place.option).metavar in ("FILE", "DIR")
+
+        # A machine that runs jobs is often like the one where they are ordered.
+        return place.names == ["run"] and not self._is_option
+
+    def _walk(self, group: Any, words: Sequence[str]) -> _Place:
+        place = _Place(group, [])
 
         for word in words:
             if place.option is not None:
                 self._settings[place.option] = word
                 place.option = None
-            elif word.startswith("-") and len(word) > 1:
+            elif place.has_options and word == "--":
+                place.has_options = False
+            elif place.has_options and word.startswith("-") and len(word) > 1:
                 name, equals, value = word.partition("=")
                 option = self._find(place.command, name)
 
@@ -135,7 +162,8 @@ class Completion:
                     else:
                         place.option = option.opts[-1]
             elif not hasattr(place.command, "get_command"):
-                place.arguments += 1
+                settings = place.command.context_settings
+                place.has_options &= settings.get("allow_interspersed_args", True)
             elif (found := self._command(place.command, word)) is not None:
                 place.command = found
                 place.names.append(word)

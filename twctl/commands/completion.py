@@ -8,7 +8,8 @@ from twctl.commands.options import Verb
 from twctl.render import print_text
 
 
-# Each asks `twctl __complete SHELL WORD...` with the words up to the cursor.
+# Each asks `twctl __complete SHELL WORD...` with the words up to the cursor, and has
+# the shell complete files where that fails.
 SCRIPTS: Final = {
     "bash": """\
 _twctl() {
@@ -26,18 +27,21 @@ _twctl() {
         last=$word
     done
 
-    COMPREPLY=($(twctl __complete bash "${words[@]}" 2>/dev/null))
+    COMPREPLY=($(twctl __complete bash "${words[@]}" 2>/dev/null)) ||
+        compopt -o bashdefault -o default
     COMPREPLY=("${COMPREPLY[@]#"$before"}")
 }
-complete -o bashdefault -o default -F _twctl twctl""",
+complete -F _twctl twctl""",
     "zsh": """\
 #compdef twctl
 _twctl() {
+    local printed
     local -a found
-    found=("${(@f)$(twctl __complete zsh "${(@)words[2,CURRENT]}" 2>/dev/null)}")
-    if [[ -n "${found[1]}" ]]; then
+    if printed=$(twctl __complete zsh "${(@)words[2,CURRENT]}" 2>/dev/null); then
+        found=(${(f)printed})
         _describe twctl found
     else
+        compset -P '--*='
         _files
     fi
 }
@@ -45,9 +49,9 @@ compdef _twctl twctl""",
     "fish": """\
 function __twctl_complete
     set -l words (commandline -opc) (commandline -ct)
-    twctl __complete fish $words[2..-1] 2>/dev/null
+    set -g __twctl_found (twctl __complete fish $words[2..-1] 2>/dev/null)
 end
-complete -c twctl -a '(__twctl_complete)'""",
+complete -c twctl -n __twctl_complete -f -a '$__twctl_found'""",
 }
 
 verb = Verb()
