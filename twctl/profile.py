@@ -3,11 +3,12 @@
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
 from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.protocol.records import record
 
 
 DEFAULT_PORT: Final = 7443
@@ -23,7 +24,7 @@ class BadSetting(ProfileError):
     """A variable of the environment has a value that cannot be."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Profile:
     """One server and the files with which both sides prove who they are."""
 
@@ -40,7 +41,7 @@ class Profile:
         return f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settings:
     """The parts of a profile as somebody wrote them; None where nobody did."""
 
