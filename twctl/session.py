@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar, cast
 
+from teleworkerd.protocol.codec import check
 from teleworkerd.protocol.connection import ClientConnection
 from teleworkerd.protocol.errors import (
     ConnectionClosed,
@@ -354,6 +355,10 @@ class Session(asyncio.BufferedProtocol):
             self._send(Credit(number, size))
 
     def _send(self, message: Message) -> None:
+        if isinstance(message, Request):
+            # A program's mistake shall not end the connection that others use too.
+            check(message)
+
         if not self.is_closed:
             self._connection.send(message)
             self._flush()

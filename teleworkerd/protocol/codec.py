@@ -7,6 +7,7 @@ from typing import Final, TypeVar, cast
 import msgpack
 
 from teleworkerd.protocol.errors import (
+    InvalidMessage,
     LocalProtocolError,
     RemoteProtocolError,
     RequestError,
@@ -140,6 +141,16 @@ def decode(frame: bytes | memoryview, known: Registry) -> Message:
             raise RemoteProtocolError(f"{message.type}: {error}") from error
 
         return Rejected(_READ_ID(value.get("id"), f"{message.type}.id"), error)
+
+
+def check(message: Message) -> None:
+    """Raise `InvalidMessage`, naming the field, if no peer can read *message*."""
+    frame = b"".join(encode(message))
+
+    try:
+        decode(frame[LENGTH.size :], registry((type(message),)))
+    except RemoteProtocolError as error:
+        raise InvalidMessage(str(error)) from error
 
 
 def _check_size(name: str, frame: bytes) -> None:

@@ -55,6 +55,10 @@ class LocalProtocolError(ProtocolError):
     """We broke it: raised to the caller, never sent."""
 
 
+class InvalidMessage(LocalProtocolError, ValueError):
+    """A value of it has a type, or a size, that no peer takes."""
+
+
 class RemoteProtocolError(ProtocolError):
     """The peer broke it: the connection cannot go on."""
 

@@ -1,7 +1,9 @@
 """The library of CLI.md's last section, on both event loops."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,31 @@ async def client(daemon: Daemon, certs: Certificates) -> AsyncIterator[twctl.Cli
     """A connection as alice."""
     async with connect(daemon, certs, "alice") as connected:
         yield connected
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"mem": 5.5}, "run.spec.limits.mem: an integer expected, float found"),
+        ({"tty": True}, "run.spec.tty"),
+        ({"stdin": "x"}, "run.spec.stdin"),
+    ],
+)
+async def test_mistake_of_a_program(
+    client: twctl.Client, wrong: dict[str, Any], named: str
+) -> None:
+    """A value that cannot be is named, and harms nothing else on the connection."""
+    job = await client.run(["sleep", "300"])
+    waiting = asyncio.create_task(job.wait())
+
+    with pytest.raises(ValueError, match=named):
+        await client.run(["true"], **wrong)
+
+    with pytest.raises(ValueError, match=r"output\.offset"):
+        await anext(aiter(job.output(offset=-1)))
+
+    await job.kill()
+    assert (await waiting).reason is Reason.KILLED
 
 
 async def test_run_read_and_wait(client: twctl.Client) -> None:
