@@ -5,7 +5,12 @@ import os
 from enum import IntEnum
 from typing import Final
 
-from teleworkerd.protocol.errors import ErrorCode, LaunchFailed, RequestError
+from teleworkerd.protocol.errors import (
+    ErrorCode,
+    LaunchFailed,
+    PermissionDenied,
+    RequestError,
+)
 from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import JobState, LaunchStage
 from twctl.profile import BadSetting
@@ -63,6 +68,9 @@ def of_error(error: BaseException, *, is_run: bool) -> int:
     """Return the code with which a verb ends that raised *error*."""
     if isinstance(error, LaunchFailed) and is_run:
         return _of_details(error)
+
+    if isinstance(error, PermissionDenied) and is_run and "user" in error.details:
+        return ExitCode.NOT_EXECUTABLE
 
     if isinstance(error, BadSetting) and not is_run:
         return ExitCode.USAGE

@@ -124,7 +124,7 @@ ROWS: Final = (
         ErrorCode.PERMISSION_DENIED,
         "run -u root true",
         "account root is not granted to alice; granted: nobody",
-        125,
+        126,
     ),
     Row(
         ErrorCode.PERMISSION_DENIED,

@@ -152,7 +152,7 @@ def test_account(people: dict[str, Twctl]) -> None:
     refused = alice("run", "-u", "root", "true")
 
     assert (default.stdout, chosen.stdout) == (b"daemon\n", b"nobody\n")
-    assert refused.code == 125
+    assert refused.code == 126
     assert "account root is not granted to alice" in refused.error
     assert "granted: daemon, nobody" in refused.error
     assert (
