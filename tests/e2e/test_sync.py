@@ -138,6 +138,7 @@ def test_events_and_top(client: Client) -> None:
     job = client.run(["sleep", "300"])
     sample = next(iter(client.top([job.id])))
     job.kill()
+    job.wait()
     states = [
         news.state
         for page in client.events(follow=False)
@@ -147,7 +148,6 @@ def test_events_and_top(client: Client) -> None:
 
     assert [use.status.id for use in sample.jobs] == [job.id]
     assert states[:2] == [JobState.STARTING, JobState.RUNNING]
-    job.wait()
 
 
 def test_closed(daemon: Daemon, certs: Certificates) -> None:
