@@ -17,7 +17,7 @@ class Source:
 
     Others may share it, so its flags stay as they are: a thread waits for what comes,
     a daemon, so that a program which has to end does not wait for it. One `read` at a
-    time.
+    time; what one that was cancelled had asked for is what the next one gets.
     """
 
     def __init__(self, fd: int) -> None:
@@ -25,6 +25,7 @@ class Source:
         self._loop = asyncio.get_running_loop()
         self._asked: queue.SimpleQueue[asyncio.Future[bytes]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._coming: asyncio.Future[bytes] | None = None
 
     async def read(self) -> bytes:
         """Return what comes next, empty at the end; raises `OSError`."""
@@ -32,9 +33,14 @@ class Source:
             self._thread = threading.Thread(target=self._serve, daemon=True)
             self._thread.start()
 
-        read: asyncio.Future[bytes] = self._loop.create_future()
-        self._asked.put(read)
-        return await read
+        if self._coming is None:
+            self._coming = self._loop.create_future()
+            self._asked.put(self._coming)
+
+        coming = self._coming
+        await asyncio.wait({coming})
+        self._coming = None
+        return coming.result()
 
     def _serve(self) -> None:
         while True:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import termios
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
@@ -11,7 +12,7 @@ from typing import Any, Final
 import pexpect
 import pytest
 
-from tests.e2e.commandline import MODULE, SCRIPT, Twctl
+from tests.e2e.commandline import MODULE, SCRIPT, Running, Twctl
 from tests.e2e.daemon import Daemon
 from tests.e2e.pki import Certificates
 from tests.e2e.waiting import wait_for
@@ -163,6 +164,61 @@ def test_second_client_takes_over(sit: Sit) -> None:
     assert code(first) == 4
 
 
+@pytest.mark.parametrize("keys", [b"\x1d\x1d\x1d", b"\x03"], ids=["keys", "Ctrl-C"])
+def test_who_was_replaced_can_leave(sit: Sit, keys: bytes) -> None:
+    """Whose place another has taken is not locked in, and types into nothing."""
+    first = sit("run", "-f", "-it", "--", *SHELL)
+    first.expect(b"ready> ")
+    child = sit("list", "-q")
+    child.expect(rb"([-0-9a-f]{36})")
+    second = sit("attach", found(child))
+    second.expect(b"ready> ")
+    first.expect(b"another client sends to it now.*; Ctrl-C detaches")
+    first.send(b"echo nobody\r")
+    first.send(keys)
+    left = code(first)
+    second.send(b"exit 4\r")
+
+    assert left == 0
+    assert code(second) == 4
+
+
+def test_end_of_a_script_leaves_a_terminal_open(sit: Sit, alice: Twctl) -> None:
+    """A script that attaches to a terminal does not take it from all who come later."""
+    job = alice.run("-it", "--", *SHELL)
+    script = subprocess.Popen(
+        [*alice.program, "attach", job],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=alice.environment,
+    )
+    assert script.stdin is not None
+
+    with Running(script) as attached:
+        script.stdin.write(b"echo $((6 * 7))\n")
+        script.stdin.close()
+        attached.until(b"\n42\r\n")
+        child = sit("attach", job)
+        child.expect(b"ready> ")
+        child.send(b"exit 5\r")
+
+        assert code(child) == 5
+        assert attached.finish().code == 5
+
+
+def test_attach_only_watches(sit: Sit, alice: Twctl) -> None:
+    """With --no-stdin, Ctrl-C leaves the job alone."""
+    job = alice.run("sh", "-c", "echo up; sleep 300")
+    child = sit("attach", "--no-stdin", job)
+    child.expect(b"up")
+    child.sendintr()
+
+    assert code(child) == 128 + signal.SIGINT
+    assert alice.status(job)["state"] == "running"
+    alice("kill", job)
+
+
 def test_interrupt_without_keys(sit: Sit, alice: Twctl) -> None:
     """Without -i, Ctrl-C is a signal for the job, which is told; twice kills it."""
     script = "trap 'echo no' INT; echo ready; while :; do sleep 0.05; done"
@@ -294,6 +350,24 @@ def test_top_is_interrupted(sit: Sit) -> None:
         codes[key] = code(child)
 
     assert codes == {"\x03": 130, "q": 0}
+
+
+def test_top_after_a_pause(sit: Sit) -> None:
+    """A shell that goes on with it has had the terminal; q is still a key."""
+    child = sit("top")
+    child.expect("q ends")
+    modes = termios.tcgetattr(child.child_fd)
+    modes[3] |= termios.ICANON
+    termios.tcsetattr(child.child_fd, termios.TCSANOW, modes)
+    child.kill(signal.SIGCONT)
+
+    def reads_keys() -> bool:
+        return not termios.tcgetattr(child.child_fd)[3] & termios.ICANON
+
+    wait_for(reads_keys, what="key by key")
+    child.send("q")
+
+    assert code(child) == 0
 
 
 def test_top_on_paper(alice: Twctl) -> None:

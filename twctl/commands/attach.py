@@ -27,7 +27,7 @@ def attach(  # noqa: PLR0913 - one parameter for each option
         ),
     ] = None,
     no_stdin: Annotated[
-        bool, typer.Option("--no-stdin", help="Send it nothing, only watch.")
+        bool, typer.Option("--no-stdin", help="Only watch: send it no signals either.")
     ] = False,
     no_reconnect: Annotated[
         bool, typer.Option("--no-reconnect", help="End when the connection does.")
@@ -42,7 +42,7 @@ def attach(  # noqa: PLR0913 - one parameter for each option
     """Join a job: its output comes here, stdin and signals go there.
 
     Exits with the job's code. From a job with a terminal, Ctrl-] pressed three times
-    comes away; the job goes on.
+    comes away; the job goes on. So does Ctrl-C with --no-stdin.
     """
     last = optional(parse_last_lines, lines, "--lines")
     is_json = output_form(output) is OutputForm.JSON
@@ -62,5 +62,7 @@ def attach(  # noqa: PLR0913 - one parameter for each option
     if last is not None:
         copy = replace(copy, wanted=replace(copy.wanted, lines=last))
 
-    how = Follow(copy, sends=not no_stdin, reconnect=not no_reconnect)
+    how = Follow(
+        copy, sends=not no_stdin, forwards=not no_stdin, reconnect=not no_reconnect
+    )
     return attach(call_of(context).profile(), job_ref(job), how)

@@ -10,6 +10,7 @@ from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.spec import TerminalSize
 from teleworkerd.protocol.types import InputEndReason
 from twctl.commands.keyboard import (
+    INTERRUPT,
     WITHIN,
     DetachKeys,
     RawTerminal,
@@ -41,6 +42,11 @@ class Desk:
         """Whether each key is passed on."""
         return self._raw is not None
 
+    @property
+    def way_out(self) -> str:
+        """What to add where the job has no more use for the keys."""
+        return "; Ctrl-C detaches" if self.has_keys else ""
+
     def notice(self, text: str) -> None:
         """Print a line on stderr."""
         if self._raw is None:
@@ -60,13 +66,14 @@ class Desk:
 
 @asynccontextmanager
 async def sending(
-    job: RemoteJob, desk: Desk, *, detach: Callable[[], None]
+    job: RemoteJob, desk: Desk, *, keeps_open: bool, detach: Callable[[], None]
 ) -> AsyncIterator[None]:
     """Send what is typed, or piped into us, to *job* within the block.
 
-    *detach* is called when whoever types wants to go.
+    At its end the job's stdin ends too, unless *keeps_open*. *detach* is called when
+    whoever types wants to go.
     """
-    task = asyncio.create_task(_send(job, desk, detach))
+    task = asyncio.create_task(_send(job, desk, keeps_open=keeps_open, detach=detach))
 
     try:
         yield
@@ -93,36 +100,80 @@ async def sizing(job: RemoteJob, *, at_once: bool) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _send(job: RemoteJob, desk: Desk, detach: Callable[[], None]) -> None:
+async def _send(
+    job: RemoteJob, desk: Desk, *, keeps_open: bool, detach: Callable[[], None]
+) -> None:
+    source = Source(0)
+
+    try:
+        is_leaving = await _send_from(source, job, desk, keeps_open=keeps_open)
+
+        if not is_leaving and desk.has_keys:
+            is_leaving = await _throw_away(source)
+    except OSError as error:
+        desk.notice(f"stdin cannot be read: {error.strerror}; the job gets no more")
+    else:
+        if is_leaving:
+            detach()
+
+
+async def _send_from(
+    source: Source, job: RemoteJob, desk: Desk, *, keeps_open: bool
+) -> bool:
+    """Send what *source* has until no more can be; or return true to detach."""
     try:
         async with await job.input() as stdin:
-            is_leaving = await _pass_on(stdin, keys=desk.has_keys)
+            is_leaving = await _pass_on(source, stdin, keys=desk.has_keys)
 
             if is_leaving:
-                with suppress(TimeoutError):
+                with suppress(TimeoutError, InputEnded):
                     async with asyncio.timeout(_LAST_KEYS):
                         await stdin.drain()
 
                 await stdin.leave()
-                detach()
-                return
+                return True
+
+            if keeps_open and stdin.ended is None:
+                await stdin.drain()
+                await stdin.leave()
+                return False
 
             reason = await stdin.close()
-
-        if reason is InputEndReason.TAKEN_OVER:
-            desk.notice(f"{InputEnded(job.id, reason)}; only its output comes here")
-    except InputEnded:
-        pass  # a job that reads no more is none of our business
+    except InputEnded as error:
+        reason = error.reason
     except TeleworkerError as error:
-        desk.notice(f"input is not sent any more: {error}")
-    except OSError as error:
-        desk.notice(f"stdin cannot be read: {error.strerror}; the job gets no more")
+        desk.notice(f"input is not sent any more: {error}{desk.way_out}")
+        return False
+
+    # A job that reads no more of a pipe is none of our business.
+    if reason is InputEndReason.TAKEN_OVER or (
+        desk.has_keys and reason is not InputEndReason.ENDED
+    ):
+        why = InputEnded(job.id, reason)
+        desk.notice(f"{why}; only its output comes here{desk.way_out}")
+
+    return False
 
 
-async def _pass_on(stdin: JobInput, *, keys: bool) -> bool:
+async def _throw_away(source: Source) -> bool:
+    """Read what is typed, which is nobody's, until it asks to detach.
+
+    The shell that called us would have it otherwise, and run it.
+    """
+    detaching = DetachKeys()
+
+    while data := await source.read():
+        _, is_leaving = detaching.split(data, now=asyncio.get_running_loop().time())
+
+        if is_leaving or INTERRUPT in data:
+            return True
+
+    return False
+
+
+async def _pass_on(source: Source, stdin: JobInput, *, keys: bool) -> bool:
     """Send what comes until its end, or that of *stdin*; or return true to detach."""
     loop = asyncio.get_running_loop()
-    source = Source(0)
     detaching = DetachKeys()
     ended = asyncio.create_task(stdin.wait())
     reading: asyncio.Task[bytes] | None = None

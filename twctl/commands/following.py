@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -59,12 +59,15 @@ class Follow:
     """How to follow a job: what to copy, and what of ours it gets.
 
     *sends* is whether it gets what comes on our stdin, *has_terminal* whether it has a
-    terminal, which is to be as large as ours.
+    terminal, which is to be as large as ours. With *keeps_open* the end of ours is not
+    the end of what it is sent. Without *forwards*, signals end the following alone.
     """
 
     copy: Copy = BOTH
     sends: bool = False
     has_terminal: bool = False
+    keeps_open: bool = False
+    forwards: bool = True
     reconnect: bool = True
 
 
@@ -156,7 +159,10 @@ async def _attach(profile: Profile, ref: str, follow: Follow) -> int:
         status = await client.job(ref).status()
 
     sends = follow.sends and status.takes_input and not status.state.is_final
-    follow = replace(follow, sends=sends, has_terminal=status.tty)
+    # Nobody hangs up a terminal for good who only comes by.
+    follow = replace(
+        follow, sends=sends, has_terminal=status.tty, keeps_open=status.tty
+    )
     desk = Desk(keys=sends and status.tty)
 
     async def find(client: Client) -> RemoteJob:
@@ -178,7 +184,7 @@ async def _follow(
     async with _client(profile, reconnect=follow.reconnect, desk=desk) as client:
         forwarder = Forwarder(client, notice=desk.notice)
 
-        with forwarder:
+        with forwarder if follow.forwards else nullcontext():
             try:
                 job = await find(client)
                 forwarder.begin(job)
@@ -190,7 +196,12 @@ async def _follow(
                     if follow.sends:
                         stack.enter_context(desk.given_over())
                         await stack.enter_async_context(
-                            sending(job, desk, detach=forwarder.detach)
+                            sending(
+                                job,
+                                desk,
+                                keeps_open=follow.keeps_open,
+                                detach=forwarder.detach,
+                            )
                         )
 
                     status = await _copy(job, follow.copy)

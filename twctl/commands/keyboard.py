@@ -16,6 +16,7 @@ from twctl.render import escape
 
 
 ESCAPE: Final = 0x1D  # Ctrl-]
+INTERRUPT: Final = 0x03  # Ctrl-C
 TIMES: Final = 3  # that it is pressed to detach …
 WITHIN: Final = 1.0  # … so many seconds
 

@@ -177,10 +177,13 @@ def _keys(drawing: "asyncio.Task[None]") -> Iterator[None]:
             drawing.cancel()
 
     loop.add_reader(fd, typed)
+    # A shell that stopped us, and goes on with us, has the terminal as it likes it.
+    loop.add_signal_handler(signal.SIGCONT, tty.setcbreak, fd)
 
     try:
         yield
     finally:
+        loop.remove_signal_handler(signal.SIGCONT)
         loop.remove_reader(fd)
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
