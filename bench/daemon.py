@@ -79,14 +79,14 @@ class Daemon:
             wait_for(self._is_ready, what="address of the daemon", within=START)
             self.address = (self._state / "address").read_text().strip()
         except BaseException:
-            self._remove()
+            self._close()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._remove()
+        self._close()
 
     @property
     def pids(self) -> set[int]:
@@ -126,7 +126,7 @@ class Daemon:
 
         return (self._state / "address").exists()
 
-    def _remove(self) -> None:
+    def _close(self) -> None:
         end(self._process)
 
         for file in self._state.glob("jobs/*/std*"):
