@@ -1,7 +1,7 @@
 """The library of CLI.md's last section, on both event loops."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -54,6 +54,34 @@ async def test_mistake_of_a_program(
 
     with pytest.raises(ValueError, match=r"output\.offset"):
         await anext(aiter(job.output(offset=-1)))
+
+    await job.kill()
+    assert (await waiting).reason is Reason.KILLED
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client, _: client.job("x" * 65).status(),
+        lambda _, job: job.kill(99),
+        lambda _, job: job.resize(0, 5),
+        lambda client, _: client.list(name="x" * 300),
+        lambda client, _: client.list(states=["running"] * 17),
+        lambda client, _: client.run(["true"], request_id="x" * 300),
+        lambda client, _: anext(aiter(client.events(since=-1))),
+        lambda client, _: anext(aiter(client.top(["x"] * 65))),
+    ],
+)
+async def test_value_out_of_its_range(
+    client: twctl.Client,
+    ask: Callable[[twctl.Client, twctl.RemoteJob], Awaitable[object]],
+) -> None:
+    """So does one that is too large, whoever is to find that out."""
+    job = await client.run(["sleep", "300"])
+    waiting = asyncio.create_task(job.wait())
+
+    with pytest.raises((ValueError, RequestError)):
+        await ask(client, job)
 
     await job.kill()
     assert (await waiting).reason is Reason.KILLED
