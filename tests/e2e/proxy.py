@@ -74,6 +74,11 @@ class Proxy:
         return sum(pair.down for pair in list(self._pairs.values()))
 
     @property
+    def up(self) -> int:
+        """How many bytes have gone to the server, of the connections that stand."""
+        return sum(pair.up for pair in list(self._pairs.values()))
+
+    @property
     def address(self) -> str:
         """`HOST:PORT`, the same as long as the proxy is there."""
         return f"{HOST}:{self._port}"
@@ -151,6 +156,7 @@ class _Pair:
     server: socket.socket = field(default_factory=socket.socket)
     flows: asyncio.Event = field(default_factory=asyncio.Event)
     down: int = 0  # bytes that have come from the server
+    up: int = 0  # bytes that have gone to it
 
     async def run(self, target: tuple[str, int]) -> None:
         """Pass on until both sides have ended, or something has to be cut."""
@@ -203,7 +209,12 @@ class _Pair:
             await asyncio.sleep(self.fault.delay)
             await self.flows.wait()
             passed += len(data)
-            self.down += len(data) if source is self.server else 0
+
+            if source is self.server:
+                self.down += len(data)
+            else:
+                self.up += len(data)
+
             await loop.sock_sendall(sink, data)
 
             if passed == most:

@@ -15,6 +15,8 @@ from typing import Final
 import pytest
 
 import twctl
+from teleworkerd.protocol.messages import InfoRequest
+from teleworkerd.protocol.responses import InfoResponse
 from tests.e2e.commandline import Twctl
 from tests.e2e.daemon import Daemon, StartDaemon
 from tests.e2e.pki import Certificates
@@ -65,14 +67,26 @@ def connect(
 
 
 @pytest.fixture
-def hello(proxy: Proxy, certs: Certificates) -> int:
-    """How many bytes come until a client may ask."""
+def profile(proxy: Proxy, certs: Certificates) -> Profile:
+    """How alice connects through the proxy."""
     host, port = proxy.address.split(":")
     alice = certs.of("alice")
-    profile = Profile(host, int(port), certs.ca, alice.cert, alice.key)
+    return Profile(host, int(port), certs.ca, alice.cert, alice.key)
 
+
+@pytest.fixture
+def hello(proxy: Proxy, profile: Profile) -> int:
+    """How many bytes come until a client may ask."""
     with BlockingSession(profile):
         return proxy.down
+
+
+@pytest.fixture
+def question(proxy: Proxy, profile: Profile) -> int:
+    """How many bytes a client sends until it has asked what is short."""
+    with BlockingSession(profile) as session:
+        session.ask(InfoRequest(0), InfoResponse)
+        return proxy.up
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +300,7 @@ def test_server_gone_for_good(
     daemon: Daemon,
     certs: Certificates,
     proxy: Proxy,
-    hello: int,
+    question: int,
     arguments: tuple[str, ...],
 ) -> None:
     """When nobody is there any more: 125, and one line with what can be done."""
@@ -295,7 +309,7 @@ def test_server_gone_for_good(
     job = far.shell(f"echo up; {gate.wait}")
 
     with far.start(*arguments, job) as watching:
-        wait_for(lambda: proxy.down > hello - VARIANCE, what="connection")
+        wait_for(lambda: proxy.up > question + VARIANCE, what="its question")
         proxy.refuse()
         proxy.reset()
         done = watching.finish()
