@@ -1,6 +1,5 @@
 """One connection without an event loop, for commands that ask and are done."""
 
-import os
 import socket
 import ssl
 import time
@@ -26,6 +25,7 @@ from teleworkerd.protocol.responses import (
     RunResponse,
     ServerHello,
 )
+from twctl.advice import advice
 from twctl.conduct import (
     AGENT,
     CONNECT_TIMEOUT,
@@ -35,14 +35,22 @@ from twctl.conduct import (
     prepare_socket,
 )
 from twctl.credentials import read_credentials
+from twctl.lookup import look_up
+from twctl.outage import FIRST_TRY, GaveUp, Outage, patience
 from twctl.profile import Profile
 from twctl.rejection import ConnectionRejected, asked_pause
-from twctl.tls import check_server, client_context, dismissal, refusal
+from twctl.tls import (
+    check_server,
+    client_context,
+    dismissal,
+    is_cut_off,
+    refusal,
+    silence,
+)
 
 
 RESPONSE_TIMEOUT: Final = 60.0  # seconds; starting a job on a busy host takes a few
 RETRY_FOR: Final = 60.0  # seconds; whoever starts a job waits for its ID at a prompt
-LONGEST_PAUSE: Final = 2.0  # seconds
 READ_SIZE: Final = 64 << 10
 
 A = TypeVar("A", bound=Response)
@@ -51,20 +59,16 @@ A = TypeVar("A", bound=Response)
 class BlockingSession:
     """A connection to the server; asks one thing at a time.
 
-    Connects when it is made, and raises `ConnectionClosed` (`ConnectionRejected`
-    where trying again is useless), `Unavailable`, `TooMany` or `ProfileError` if it
-    cannot. *warn* is called with a sentence for each certificate of ours that ends
-    soon.
+    Connects when it is made, once, and raises `ConnectionClosed` (`ConnectionRejected`
+    where trying again is useless), `Unavailable` or `TooMany` if it cannot.
     """
 
-    def __init__(
-        self, profile: Profile, *, warn: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, profile: Profile, context: ssl.SSLContext) -> None:
         self._profile = profile
+        self._context = context
         self._connection = ClientConnection(agent=AGENT)
         self._arrived: deque[Message] = deque()
-        credentials = read_credentials(profile)
-        self._socket = _open(profile, client_context(credentials))
+        self._socket = _open(profile, context)
 
         try:
             alpn = self._socket.selected_alpn_protocol()
@@ -73,10 +77,6 @@ class BlockingSession:
         except BaseException:
             self._socket.close()
             raise
-
-        if warn is not None:
-            for warning in credentials.ending(time.time()):
-                warn(warning)
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +93,10 @@ class BlockingSession:
             self._socket.unwrap()
 
         self._socket.close()
+
+    def reopen(self) -> "BlockingSession":
+        """Return another connection, to the same server and as the same client."""
+        return BlockingSession(self._profile, self._context)
 
     def ask(
         self,
@@ -112,8 +116,10 @@ class BlockingSession:
             received = self._receive(timeout)
         except RequestError as error:  # about the whole connection
             raise dismissal(error, self._profile.address) from error
-        except (OSError, RemoteProtocolError) as error:
-            raise ConnectionClosed(
+        except (OSError, ConnectionClosed, RemoteProtocolError) as error:
+            is_final = isinstance(error, RemoteProtocolError)
+            cls = ConnectionRejected if is_final else ConnectionClosed
+            raise cls(
                 f"{self._profile.address}: the connection was lost ({error})"
             ) from error
 
@@ -137,8 +143,8 @@ class BlockingSession:
                 hello = self._receive(HELLO_TIMEOUT)
                 assert isinstance(hello, ServerHello)  # noqa: S101 - so it must be
                 name = hello.name
-        except ConnectionClosed as error:
-            raise refusal(error.__cause__, self._profile) from error
+        except TimeoutError as error:
+            raise silence(self._profile) from error
         except (OSError, TeleworkerError) as error:
             raise refusal(error, self._profile) from error
 
@@ -158,7 +164,7 @@ class BlockingSession:
         message = self._arrived.popleft()
 
         if isinstance(message, Goaway):
-            raise ConnectionClosed(f"{self._profile.address}: {message.message}")
+            raise ConnectionClosed(message.message)
 
         return message
 
@@ -190,6 +196,41 @@ class BlockingSession:
             self._socket.sendall(piece)
 
 
+def connect(
+    profile: Profile, *, warn: Callable[[str], None] | None = None
+) -> BlockingSession:
+    """Return a connection to the server.
+
+    *warn* is called with a sentence for each certificate of ours that ends soon. Who
+    is cut off before the hello tries again for a short time. Raises as
+    `BlockingSession`, or `ProfileError`.
+    """
+    credentials = read_credentials(profile)
+    session = _reach(profile, client_context(credentials))
+
+    if warn is not None:
+        for warning in credentials.ending(time.time()):
+            warn(warning)
+
+    return session
+
+
+def _reach(profile: Profile, context: ssl.SSLContext) -> BlockingSession:
+    outage = Outage(patience().at_most(FIRST_TRY))
+    outage.lost(time.monotonic())
+
+    while True:
+        try:
+            return BlockingSession(profile, context)
+        except ConnectionClosed as error:
+            pause = outage.next_pause(time.monotonic())
+
+            if pause is None or not is_cut_off(error):
+                raise
+
+        time.sleep(pause)
+
+
 def start(
     profile: Profile,
     request: RunRequest,
@@ -199,51 +240,91 @@ def start(
 ) -> RunResponse:
     """Start a job; asks *again*, with the same request id, when the response is lost.
 
-    The first connection is not tried twice. *warn* is as with `BlockingSession`.
-    Raises as `BlockingSession.ask`.
+    Raises as `connect` and `BlockingSession.ask`, or `GaveUp` when it is not known
+    whether the job was started.
     """
-    deadline = time.monotonic() + RETRY_FOR
-    pause = 0.05
-    asked = False
+    outage = Outage(patience(None if again else 0).at_most(RETRY_FOR))
+    session = connect(profile, warn=warn)
+
+    try:
+        with session:
+            return session.ask(request, RunResponse)
+    except ConnectionRejected:
+        raise
+    except ConnectionClosed as error:
+        return _start_again(session, request, outage, error)
+
+
+def _start_again(
+    session: BlockingSession,
+    request: RunRequest,
+    outage: Outage,
+    error: TeleworkerError,
+) -> RunResponse:
+    """Ask until there is an answer to what *error* has left without one."""
+    outage.lost(time.monotonic())
 
     while True:
+        now = time.monotonic()
+        is_refused = isinstance(error.__cause__, ConnectionRefusedError)
+        outage.failed(now, refused=is_refused)
+        pause = outage.next_pause(now, at_least=asked_pause(error) or 0)
+
+        if pause is None:
+            tried = outage.tried(now)
+            how_long = f"gave up connecting again after {tried:.0f} s: "
+            raise GaveUp(
+                f"{how_long if tried else ''}{error}{advice(request)}", tried=tried
+            ) from error
+
+        time.sleep(pause)
+
         try:
-            with BlockingSession(profile, warn=None if asked else warn) as session:
-                asked = True
-                return session.ask(request, RunResponse)
+            with session.reopen() as other:
+                return other.ask(request, RunResponse)
         except ConnectionRejected:
             raise
-        except (ConnectionClosed, Unavailable, TooMany) as error:
-            is_lost = isinstance(error, ConnectionClosed) or pause > 0.05
-            pause = min(LONGEST_PAUSE, pause * 2)
-            wait = (asked_pause(error) or 0) + pause * _jitter()
-
-            if not (again and asked and is_lost) or time.monotonic() + wait > deadline:
-                raise
-
-        time.sleep(wait)
-
-
-def _jitter() -> float:
-    """Return a factor from 0.5 to 1, so that clients do not come back at once."""
-    return 0.5 + os.urandom(1)[0] / 512
+        except (ConnectionClosed, Unavailable, TooMany) as again:
+            error = again
 
 
 def _open(profile: Profile, context: ssl.SSLContext) -> ssl.SSLSocket:
-    # Of a text, ASCII too, both would look up how IDNA writes it, and import that.
+    # Of a text, ASCII too, this would look up how IDNA writes it, and import that.
     host = profile.host.encode() if profile.host.isascii() else profile.host
+    sock: socket.socket | None = None
 
     try:
-        sock = socket.create_connection(
-            (host, profile.port),  # type: ignore[arg-type]  # what getaddrinfo takes
-            timeout=CONNECT_TIMEOUT,
-        )
-    except OSError as error:
-        raise refusal(error, profile) from error
-
-    try:
-        prepare_socket(sock)
+        sock = _connect(profile)
         return context.wrap_socket(sock, server_hostname=host)
     except OSError as error:
-        sock.close()
+        if sock is not None:
+            sock.close()
+
         raise refusal(error, profile) from error
+
+
+def _connect(profile: Profile) -> socket.socket:
+    addresses = look_up(profile)
+    deadline = time.monotonic() + CONNECT_TIMEOUT
+    error: OSError = OSError("the host name has no address")
+
+    for left, (family, kind, number, _, address) in zip(
+        range(len(addresses), 0, -1), addresses, strict=True
+    ):
+        sock = socket.socket(family, kind, number)
+
+        try:
+            prepare_socket(sock)
+            sock.settimeout(max(0.001, (deadline - time.monotonic()) / left))
+            sock.connect(address)
+            sock.settimeout(CONNECT_TIMEOUT)
+        except OSError as refused:
+            sock.close()
+            error = refused
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+
+    raise error

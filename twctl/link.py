@@ -18,31 +18,22 @@ from teleworkerd.protocol.messages import (
     OutputRequest,
     Request,
     Response,
-    RunRequest,
     WaitRequest,
 )
+from twctl.advice import advice
 from twctl.credentials import read_credentials
 from twctl.opening import open_session
-from twctl.outage import STABLE_AFTER, Outage, Patience, patience
+from twctl.outage import FIRST_TRY, STABLE_AFTER, GaveUp, Outage, patience
 from twctl.place import Place
 from twctl.profile import Profile
 from twctl.rejection import AccessWithdrawn, ConnectionRejected, asked_pause
 from twctl.session import Session
-from twctl.tls import HANGING_UP, client_context
+from twctl.tls import client_context, is_cut_off
 
 
-FIRST_TRY: Final = 2.0  # seconds; somebody waits to be told of a wrong port
 LAST_TRY: Final = 1.0  # seconds that an attempt has, however late it is
 
 A = TypeVar("A", bound=Response)
-
-
-class GaveUp(ConnectionClosed):
-    """The connection was lost and not made again; *tried* is for how many seconds."""
-
-    def __init__(self, message: str, *, tried: float = 0.0) -> None:
-        super().__init__(message)
-        self.tried = tried
 
 
 class Link:
@@ -91,7 +82,7 @@ class Link:
         loop = asyncio.get_running_loop()
         credentials = read_credentials(self.profile)
         context = client_context(credentials)
-        outage = Outage(Patience(min(self._patience.silent, FIRST_TRY)))
+        outage = Outage(self._patience.at_most(FIRST_TRY))
         outage.lost(loop.time())
 
         while True:
@@ -100,7 +91,7 @@ class Link:
             except ConnectionClosed as error:
                 pause = outage.next_pause(loop.time())
 
-                if pause is None or not _is_cut_off(error):
+                if pause is None or not is_cut_off(error):
                     raise
 
                 await asyncio.sleep(pause)
@@ -139,8 +130,6 @@ class Link:
 
             try:
                 received = await session.ask(request, response)
-            except ConnectionRejected:
-                raise
             except ConnectionClosed as error:
                 if not again:
                     raise
@@ -148,15 +137,9 @@ class Link:
                 if isinstance(request, WaitRequest):
                     self.heard()  # silence is what a wait hears
 
-                await self._recover(session, error, request)
+                await self.go_on(session, error, request)
             except (Unavailable, TooMany, Cancelled) as error:
-                # A wait is cancelled by a server that ends; the next one takes it.
-                goes_on = isinstance(request, WaitRequest)
-
-                if not self._is_unsure and (isinstance(error, TooMany) or not goes_on):
-                    raise
-
-                await self._recover(session, error, request)
+                await self.go_on(session, error, request)
             except RequestError:
                 self.answered()
                 raise
@@ -175,19 +158,23 @@ class Link:
             self._outage.answered()
 
     async def go_on(self, lost: Session, error: Exception, request: Request) -> None:
-        """Return when there is another session than *lost*, or raise *error*.
+        """Return when *request*, which *lost* could not take, may be asked again.
 
-        It is raised if it says more than that the connection broke, or that the server
-        could not take *request* again so soon.
+        Raises *error* if it says more than that the connection broke, or that the
+        server could not take the request again so soon.
         """
-        is_cut = isinstance(error, ConnectionClosed)
-        is_rejected = isinstance(error, ConnectionRejected)
-        is_too_soon = self._is_unsure and isinstance(error, Unavailable | TooMany)
-
-        if is_rejected or not (is_cut or is_too_soon):
-            raise error
-
-        await self._recover(lost, error, request)
+        match error:
+            case ConnectionRejected():
+                raise error
+            case ConnectionClosed():
+                await self._recover(lost, error, request)
+            case Unavailable() | TooMany() if self._is_counted_still(lost):
+                await self._pause(error)
+            case Unavailable() | Cancelled() if isinstance(request, WaitRequest):
+                # The server ends, and the next one takes it.
+                await self._recover(lost, error, request)
+            case _:
+                raise error
 
     async def present(self, request: Request) -> Session:
         """Return a session that stands; raises what the attempts to make one do."""
@@ -204,9 +191,27 @@ class Link:
 
         raise ConnectionClosed("the client is not connected; use 'async with'")
 
-    @property
-    def _is_unsure(self) -> bool:
-        return self._outage is not None and not self._outage.is_answered
+    def _is_counted_still(self, session: Session) -> bool:
+        """Whether the server may not know yet that the session before is lost.
+
+        What was asked there then takes the room of what is asked on *session*.
+        """
+        is_new = session.lived < STABLE_AFTER
+        return is_new and self._outage is not None and not self._outage.is_answered
+
+    async def _pause(self, error: Exception) -> None:
+        """Leave the server alone for a while, or raise *error* when that is too long.
+
+        The session is left to others, and as it is.
+        """
+        assert self._outage is not None  # noqa: S101 - there was one to come here
+        now = asyncio.get_running_loop().time()
+        pause = self._outage.next_pause(now, at_least=asked_pause(error) or 0)
+
+        if pause is None:
+            raise error
+
+        await asyncio.sleep(pause)
 
     async def _recover(self, lost: Session, error: Exception, request: Request) -> None:
         """Return when there is another session than *lost*, or raise.
@@ -292,33 +297,15 @@ class Link:
         ) from error
 
     def _advice(self, request: Request) -> str:
-        """Return, as the rest of a sentence, how to go on with *request*."""
-        match request:
-            case OutputRequest(job=job) | InterleaveRequest(job=job):
-                commands = {
-                    f"'{place.command}'"
-                    for place in self.places
-                    if place.request.job == job and place.has_command
-                }
-                how = " and ".join(sorted(commands)) or "the same command"
-            case WaitRequest(job=job):
-                how = f"'twctl wait {job}'"
-            case RunRequest(request_id=id_):
-                return (
-                    "; whether the job was started is not known: the same command"
-                    f" with --request-id {id_} starts no second one"
-                )
-            case _:
-                return ""
+        if not isinstance(request, OutputRequest | InterleaveRequest):
+            return advice(request)
 
-        return f"; job {job} does not depend on the connection: go on with {how}"
-
-
-def _is_cut_off(error: ConnectionClosed) -> bool:
-    if isinstance(error, ConnectionRejected):
-        return False
-
-    return error.__cause__ is None or isinstance(error.__cause__, HANGING_UP)
+        commands = {
+            place.command
+            for place in self.places
+            if place.request.job == request.job and place.has_command
+        }
+        return advice(request, sorted(commands))
 
 
 def _retrieve(recovery: asyncio.Task[None]) -> None:

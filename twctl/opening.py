@@ -3,12 +3,14 @@
 import asyncio
 import socket
 import ssl
+from contextlib import suppress
 
 from teleworkerd.protocol.errors import ConnectionClosed
 from twctl.conduct import CONNECT_TIMEOUT, HELLO_TIMEOUT, prepare_socket
+from twctl.lookup import Addresses, begin_lookup, too_late
 from twctl.profile import Profile
 from twctl.session import CLOSE_TIMEOUT, Session
-from twctl.tls import check_server, refusal
+from twctl.tls import check_server, refusal, silence
 
 
 async def open_session(profile: Profile, context: ssl.SSLContext) -> Session:
@@ -21,14 +23,17 @@ async def open_session(profile: Profile, context: ssl.SSLContext) -> Session:
 
     try:
         sock = await _connect(profile)
-        _, session = await loop.create_connection(
-            lambda: Session(profile.address),
-            sock=sock,
-            ssl=context,
-            server_hostname=profile.host,
-            ssl_handshake_timeout=CONNECT_TIMEOUT,
-            ssl_shutdown_timeout=CLOSE_TIMEOUT,
-        )
+
+        # The loop's own time would end it as if the server had hung up.
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            _, session = await loop.create_connection(
+                lambda: Session(profile.address),
+                sock=sock,
+                ssl=context,
+                server_hostname=profile.host,
+                ssl_handshake_timeout=2 * CONNECT_TIMEOUT,
+                ssl_shutdown_timeout=CLOSE_TIMEOUT,
+            )
     except ssl.SSLCertVerificationError as error:
         raise await asyncio.to_thread(refusal, error, profile) from error
     except OSError as error:
@@ -50,36 +55,61 @@ async def _greet(session: Session, profile: Profile) -> None:
         async with asyncio.timeout(HELLO_TIMEOUT):
             await session.greeted
     except TimeoutError as error:
-        raise ConnectionClosed(
-            f"{profile.address}: connected, but no word from the server within"
-            f" {HELLO_TIMEOUT:.0f} s"
-        ) from error
+        raise silence(profile) from error
     except ConnectionClosed as error:
         raise refusal(error.__cause__, profile) from error.__cause__
 
 
 async def _connect(profile: Profile) -> socket.socket:
     loop = asyncio.get_running_loop()
+    addresses = await _look_up(profile)
+    deadline = loop.time() + CONNECT_TIMEOUT
     error: OSError = OSError("the host name has no address")
 
-    async with asyncio.timeout(CONNECT_TIMEOUT):
-        addresses = await loop.getaddrinfo(
-            profile.host, profile.port, type=socket.SOCK_STREAM
-        )
+    for left, (family, kind, number, _, address) in zip(
+        range(len(addresses), 0, -1), addresses, strict=True
+    ):
+        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, number)
 
-        for family, kind, number, _, address in addresses:
-            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, number)
+        try:
+            prepare_socket(sock)
+            share = (deadline - loop.time()) / left
 
-            try:
-                prepare_socket(sock)
+            async with asyncio.timeout(share):
                 await loop.sock_connect(sock, address)
-            except OSError as refused:
-                sock.close()
-                error = refused
-            except BaseException:
-                sock.close()
-                raise
-            else:
-                return sock
+        except OSError as refused:
+            sock.close()
+            error = refused
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
 
     raise error
+
+
+async def _look_up(profile: Profile) -> Addresses:
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[Addresses] = loop.create_future()
+
+    def settle(result: Addresses | socket.gaierror) -> None:
+        if found.done():
+            return
+
+        if isinstance(result, socket.gaierror):
+            found.set_exception(result)
+        else:
+            found.set_result(result)
+
+    def done(result: Addresses | socket.gaierror) -> None:
+        with suppress(RuntimeError):  # the loop is closed by now
+            loop.call_soon_threadsafe(settle, result)
+
+    begin_lookup(profile, done)
+
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            return await found
+    except TimeoutError as error:
+        raise too_late() from error

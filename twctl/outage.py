@@ -2,11 +2,11 @@
 
 import math
 import os
-import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from teleworkerd.protocol.errors import ConnectionClosed
+from teleworkerd.protocol.records import record
 from twctl.profile import BadSetting
 
 
@@ -15,9 +15,18 @@ VARIABLE: Final = "TWCTL_RETRY_FOR"
 FIRST_PAUSE: Final = 0.02  # seconds; a restarted server is back soon
 LONGEST_PAUSE: Final = 5.0  # seconds
 STABLE_AFTER: Final = 10.0  # seconds; what a session lived to end an outage
+FIRST_TRY: Final = 2.0  # seconds; somebody waits to be told of a wrong port
 
 
-@dataclass(frozen=True, slots=True)
+class GaveUp(ConnectionClosed):
+    """The connection was lost and not made again; *tried* is for how many seconds."""
+
+    def __init__(self, message: str, *, tried: float = 0.0) -> None:
+        super().__init__(message)
+        self.tried = tried
+
+
+@record
 class Patience:
     """For how many seconds to go on connecting again; 0 is not at all.
 
@@ -29,9 +38,13 @@ class Patience:
     silent: float = 300.0
     refused: float = 30.0
 
+    def at_most(self, seconds: float) -> "Patience":
+        """Return this, or *seconds* where that is less."""
+        return Patience(min(self.silent, seconds), min(self.refused, seconds))
+
 
 def patience(
-    retry_for: float | None, *, environ: Mapping[str, str] = os.environ
+    retry_for: float | None = None, *, environ: Mapping[str, str] = os.environ
 ) -> Patience:
     """Return the patience of *retry_for* seconds, whatever is wrong.
 
@@ -127,6 +140,6 @@ class Outage:
             return None
 
         ceiling = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._attempts, 16))
-        pause = ceiling * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        pause = ceiling * (0.5 + os.urandom(1)[0] / 512)
         self._attempts += 1
         return min(at_least + pause, self.deadline - now)

@@ -84,7 +84,7 @@ class Session(asyncio.BufferedProtocol):
         self._slots = asyncio.Semaphore(1)  # the hello says how many more
         self._writable = asyncio.Event()
         self._heard_at = self._opened_at = self._loop.time()
-        self.lived = 0.0  # seconds, once it is closed
+        self._closed_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self.greeted: asyncio.Future[ServerHello] = self._loop.create_future()
@@ -189,6 +189,12 @@ class Session(asyncio.BufferedProtocol):
         Our own clock stands in for one that it does not tell.
         """
         return time.monotonic_ns() + self._clock
+
+    @property
+    def lived(self) -> float:
+        """For how many seconds it has been there, or was."""
+        until = self._loop.time() if self._closed_at is None else self._closed_at
+        return until - self._opened_at
 
     def lost(self) -> ConnectionClosed:
         """Return why nothing can be asked any more, as a new error."""
@@ -391,7 +397,7 @@ class Session(asyncio.BufferedProtocol):
             return
 
         self.is_closed = True
-        self.lived = self._loop.time() - self._opened_at
+        self._closed_at = self._loop.time()
         self._error = error
         self._connection.close()
 

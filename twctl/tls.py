@@ -18,7 +18,7 @@ from teleworkerd.protocol.errors import (
 )
 from teleworkerd.protocol.messages import ALPN, GROUP
 from twctl.certificate import SERVER_AUTH, Certificate, format_moment, read_certificate
-from twctl.conduct import CONNECT_TIMEOUT
+from twctl.conduct import CONNECT_TIMEOUT, HELLO_TIMEOUT
 from twctl.credentials import (
     Credentials,
     PemFile,
@@ -99,7 +99,7 @@ _CLOSED: Final = (
     " connection limit, or not a TeleWorker port; the server's log has the reason"
 )
 
-HANGING_UP: Final = (
+_HANGING_UP: Final = (
     ssl.SSLEOFError,
     ssl.SSLZeroReturnError,
     ConnectionResetError,
@@ -108,7 +108,7 @@ HANGING_UP: Final = (
 )
 
 _SAID: Final[tuple[tuple[tuple[type[OSError], ...], str], ...]] = (
-    (HANGING_UP, _CLOSED),
+    (_HANGING_UP, _CLOSED),
     ((ConnectionRefusedError,), "nothing listens there; is teleworkerd running?"),
     (
         (TimeoutError,),
@@ -172,6 +172,26 @@ def refusal(error: BaseException | None, profile: Profile) -> TeleworkerError:
             return _failed(error, profile)
 
 
+def silence(profile: Profile) -> ConnectionClosed:
+    """Return what to raise when a server that was connected to says no hello."""
+    return ConnectionClosed(
+        f"{profile.address}: connected, but no word from the server within"
+        f" {HELLO_TIMEOUT:.0f} s"
+    )
+
+
+def is_cut_off(error: ConnectionClosed) -> bool:
+    """Whether *error*, which came before the hello, may pass if one tries again.
+
+    protocol.md, "Transport", tells when that is so.
+    """
+    if isinstance(error, ConnectionRejected):
+        return False
+
+    cause = error.__cause__
+    return cause is None or isinstance(cause, (*_HANGING_UP, ConnectionClosed))
+
+
 def dismissal(error: RequestError, address: str) -> TeleworkerError:
     """Return what to raise for *error*, by which *address* ended the connection.
 
@@ -202,7 +222,7 @@ def _unreachable(error: BaseException | None) -> str:
             return _CLOSED
         case socket.gaierror():
             return f"the host name cannot be resolved ({error.strerror})"
-        case ssl.SSLError() if not isinstance(error, HANGING_UP):
+        case ssl.SSLError() if not isinstance(error, _HANGING_UP):
             return f"TLS failed ({error.reason or error})"
         case OSError():
             known = (text for kinds, text in _SAID if isinstance(error, kinds))

@@ -22,8 +22,7 @@ from tests.e2e.daemon import Daemon, StartDaemon
 from tests.e2e.pki import Certificates
 from tests.e2e.proxy import Fault, Proxy
 from tests.e2e.waiting import wait_for
-from twctl import session
-from twctl.blocking import BlockingSession
+from twctl import blocking, session
 from twctl.profile import Profile
 
 
@@ -77,14 +76,14 @@ def profile(proxy: Proxy, certs: Certificates) -> Profile:
 @pytest.fixture
 def hello(proxy: Proxy, profile: Profile) -> int:
     """How many bytes come until a client may ask."""
-    with BlockingSession(profile):
+    with blocking.connect(profile):
         return proxy.down
 
 
 @pytest.fixture
 def question(proxy: Proxy, profile: Profile) -> int:
     """How many bytes a client sends until it has asked what is short."""
-    with BlockingSession(profile) as session:
+    with blocking.connect(profile) as session:
         session.ask(InfoRequest(0), InfoResponse)
         return proxy.up
 

@@ -29,7 +29,7 @@ from tests.e2e.groups import left_of
 from tests.e2e.pki import Certificates
 from tests.e2e.proxy import Fault, Proxy
 from tests.e2e.waiting import wait_for
-from twctl.blocking import BlockingSession
+from twctl.blocking import connect
 from twctl.profile import Profile
 
 
@@ -259,7 +259,7 @@ def test_hundred_lost_replies(daemon: Daemon, certs: Certificates) -> None:
         host, port = between.address.split(":")
         profile = Profile(host, int(port), certs.ca, alice.cert, alice.key)
 
-        with BlockingSession(profile):
+        with connect(profile):
             hello = between.down
 
         found = []

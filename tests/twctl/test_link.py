@@ -15,7 +15,7 @@ from teleworkerd.protocol.types import JobState, Stream
 from tests.e2e.pki import Certificates
 from tests.twctl.fake import OTHER_ID, FakeServer, profile_of
 from tests.twctl.fake_output import JOB_ID, FakeJob, make_status
-from twctl import link
+from twctl import link, outage
 from twctl.client import Client
 from twctl.profile import Profile
 
@@ -157,10 +157,10 @@ async def test_giving_up(server: FakeServer, certs: Certificates) -> None:
         waiting = asyncio.create_task(client.job(JOB_ID).wait())
         assert (await anext(output)).data == b"12345"
 
-    with pytest.raises(link.GaveUp) as of_output:
+    with pytest.raises(outage.GaveUp) as of_output:
         await anext(output)
 
-    with pytest.raises(link.GaveUp) as of_wait:
+    with pytest.raises(outage.GaveUp) as of_wait:
         await waiting
 
     assert f"twctl tail -f --from-offset 5 {JOB_ID}" in str(of_output.value)
@@ -179,7 +179,7 @@ async def test_after_giving_up(server: FakeServer, certs: Certificates) -> None:
         client = Client(profile, retry_for=0.2, notice=notices.append)
         await client.__aenter__()
 
-    with pytest.raises(link.GaveUp):
+    with pytest.raises(outage.GaveUp):
         await client.info()
 
     async with listening(server, certs, profile.port):

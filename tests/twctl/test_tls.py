@@ -20,7 +20,7 @@ from tests.e2e.authority import CLIENT, Authority, Signed, directory_of
 from tests.e2e.pki import DAY, Certificates
 from tests.twctl.fake import FakeServer, context_of, profile_of, serving
 from tests.twctl.impostors import shaking_hands, strict_context
-from twctl.blocking import BlockingSession
+from twctl.blocking import connect
 from twctl.client import Client
 from twctl.opening import open_session
 from twctl.profile import Profile
@@ -149,7 +149,7 @@ async def test_nobody_there(certs: Certificates) -> None:
         await open_session(profile, context_of(profile))
 
     with pytest.raises(ConnectionClosed, match=f"{profile.address}: nothing listens"):
-        await asyncio.to_thread(BlockingSession, profile)
+        await asyncio.to_thread(connect, profile)
 
 
 ROOT = Authority.root(ends=400 * DAY)
@@ -218,7 +218,7 @@ def test_other_protocol_without_a_loop(server: FakeServer, certs: Certificates) 
         serving(server, certs) as profile,
         pytest.raises(ConnectionRejected, match=r"not teleworker/1|does not speak"),
     ):
-        BlockingSession(profile)
+        connect(profile)
 
 
 async def test_warnings_in_the_library(server: FakeServer, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """What becomes of a client for whom there is no room."""
 
+import asyncio
 import re
 import time
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from teleworkerd.protocol.errors import (
 )
 from teleworkerd.protocol.messages import (
     OutputRequest,
+    Request,
     RunRequest,
     WaitRequest,
 )
@@ -21,9 +24,10 @@ from teleworkerd.protocol.types import Stream
 from tests.twctl.calling import RUNNING, Capture, asked, error_of, read
 from tests.twctl.fake import FakeServer
 from tests.twctl.fake_output import JOB_ID, FakeJob
+from twctl import link
 from twctl.cli import main
 from twctl.client import Client
-from twctl.link import GaveUp
+from twctl.outage import GaveUp
 from twctl.profile import Profile
 
 
@@ -181,6 +185,39 @@ async def test_no_room_for_the_request(server: FakeServer, profile: Profile) -> 
     async with Client(profile) as client:
         server.errors[OutputRequest] = crowd()
         assert await read(client) == b"all"
+
+
+class Always(dict[type[Request], RequestError]):
+    """Errors that come again and again."""
+
+    def pop(self, key: type[Request], default: Any = None) -> Any:
+        """Return what stands there, and leave it."""
+        return self.get(key, default)
+
+
+async def test_no_room_beside_a_wait(
+    server: FakeServer, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is refused soon after a loss is asked again for a while, and nothing cut."""
+    monkeypatch.setattr(link, "STABLE_AFTER", 0.4)
+    server.jobs[JOB_ID] = FakeJob(RUNNING)
+
+    async with Client(profile) as client:
+        waiting = asyncio.create_task(client.job(JOB_ID).wait())
+        await server.until(lambda: len(asked(server, WaitRequest)) == 1)
+        server.drop()
+        await server.until(lambda: len(asked(server, WaitRequest)) == 2)
+        server.errors = Always({RunRequest: crowd()})
+
+        with pytest.raises(TooMany):
+            await client.run(["ls"])
+
+        assert not waiting.done()
+        waiting.cancel()
+
+    assert len(asked(server, RunRequest)) > 1
+    assert len(asked(server, WaitRequest)) == 2
+    assert server.connections == 2
 
 
 async def test_too_much_at_once(server: FakeServer, profile: Profile) -> None:

@@ -14,7 +14,7 @@ from teleworkerd.protocol.messages import InfoRequest, ListRequest
 from teleworkerd.protocol.responses import InfoResponse, ListResponse
 from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import JobState, OnFull
-from twctl.blocking import BlockingSession
+from twctl.blocking import BlockingSession, connect
 from twctl.commands.choosing import ENDED, LIVE
 from twctl.commands.completion import SCRIPTS
 from twctl.commands.options import Verb
@@ -261,7 +261,7 @@ class Completion:
         parts = ("--host", "--ca", "--cert", "--key")
         settings = Settings(*(self._settings.get(part) for part in parts))
         profile = load_profile(settings, context=self._settings.get("--context"))
-        return BlockingSession(profile)
+        return connect(profile)
 
 
 def within(seconds: float, ask: Callable[[], Sequence[T]]) -> Sequence[T]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from teleworkerd.protocol.messages import EVERYBODY, ListRequest
-from twctl.blocking import BlockingSession
+from twctl.blocking import connect
 from twctl.commands.choosing import LIVE, read_pages
 from twctl.commands.filters import parse_filters
 from twctl.commands.options import (
@@ -86,7 +86,7 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each option
 
         return watch_list(profile, request, most, form)
 
-    with BlockingSession(profile, warn=warn_daily) as session:
+    with connect(profile, warn=warn_daily) as session:
         jobs = read_pages(session, request, most)
 
     if quiet:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from teleworkerd.protocol.errors import RequestError
 from teleworkerd.protocol.messages import Request
 from teleworkerd.protocol.responses import DoneResponse
-from twctl.blocking import RESPONSE_TIMEOUT, BlockingSession
+from twctl.blocking import RESPONSE_TIMEOUT, connect
 from twctl.commands.choosing import Choice, find
 from twctl.commands.options import Call
 from twctl.daily import warn_daily
@@ -45,7 +45,7 @@ def tell_each(call: Call, choice: Choice, action: Action, form: OutputForm) -> i
     told: list[str] = []
     ended: list[str] = []
 
-    with BlockingSession(call.profile(), warn=warn_daily) as session:
+    with connect(call.profile(), warn=warn_daily) as session:
         for number, job in enumerate(find(session, choice)):
             try:
                 response = session.ask(

@@ -8,7 +8,7 @@ import typer
 
 from teleworkerd.protocol.messages import StatusRequest
 from teleworkerd.protocol.responses import StatusResponse
-from twctl.blocking import BlockingSession
+from twctl.blocking import connect
 from twctl.commands.options import Form, Ref, Verb, call_of, job_ref, output_form
 from twctl.daily import warn_daily
 from twctl.exit_codes import job_code
@@ -41,7 +41,7 @@ def status(
     form = output_form(output)
     request = StatusRequest(0, job_ref(job))
 
-    with BlockingSession(call_of(context).profile(), warn=warn_daily) as session:
+    with connect(call_of(context).profile(), warn=warn_daily) as session:
         found = session.ask(request, StatusResponse).status
 
     if form is OutputForm.JSON:

@@ -1,0 +1,72 @@
+"""Looks up the addresses of a host on threads that nobody has to wait for.
+
+The resolver of the C library cannot be interrupted: Ctrl-C would be heard, and a
+deadline kept, only when it has come to its end.
+"""
+
+import _thread
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from twctl.conduct import CONNECT_TIMEOUT
+from twctl.profile import Profile
+
+
+Addresses: TypeAlias = Sequence[
+    tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
+]
+
+_TOO_LATE: Final = f"no answer within {CONNECT_TIMEOUT:.0f} s"
+
+
+def look_up(profile: Profile) -> Addresses:
+    """Return where the server may be; raises `socket.gaierror`."""
+    found: list[Addresses | socket.gaierror] = []
+    ended = _thread.allocate_lock()
+    ended.acquire()
+
+    def done(result: Addresses | socket.gaierror) -> None:
+        found.append(result)
+        ended.release()
+
+    begin_lookup(profile, done)
+
+    if not ended.acquire(timeout=CONNECT_TIMEOUT):
+        raise too_late()
+
+    if isinstance(found[0], socket.gaierror):
+        raise found[0]
+
+    return found[0]
+
+
+def begin_lookup(
+    profile: Profile, done: Callable[[Addresses | socket.gaierror], None]
+) -> None:
+    """Have *done* called, on another thread, with what is found."""
+
+    def work() -> None:
+        try:
+            result: Addresses | socket.gaierror = _resolve(profile)
+        except socket.gaierror as error:
+            result = error
+
+        done(result)
+
+    _thread.start_new_thread(work, ())
+
+
+def too_late() -> socket.gaierror:
+    """Return what to raise when nothing was found in time."""
+    return socket.gaierror(socket.EAI_AGAIN, _TOO_LATE)
+
+
+def _resolve(profile: Profile) -> Addresses:
+    # Of a text, ASCII too, it would look up how IDNA writes it, and import that.
+    host = profile.host.encode() if profile.host.isascii() else profile.host
+
+    try:
+        return socket.getaddrinfo(host, profile.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise socket.gaierror(socket.EAI_NONAME, f"no such name: {error}") from error
