@@ -25,6 +25,7 @@ VARYING: Final = {
     r"\b\d+\.\d+ s of CPU\b": r"\d+\.\d+ s of CPU",
     r"\b\d+(?:ms|s|m|h)\b": r"\d+(?:ms|s|m|h)",
     r"\b\d+%(?! of a share)": r"\d+%",
+    r"\b\d+(?=/4096\b)": r"\d+",  # processes, at that moment
     r"(?<=pid:)\s+\d+": r"\s+\d+",
     r"(?<=load:)\s+[\d. ]+": r"\s+[\d. ]+",
     r"\b[0-9]+\.[0-9]+\.[0-9]+\b": r"\d+\.\d+\.\d+",
