@@ -205,7 +205,7 @@ def dismissal(error: RequestError, address: str) -> TeleworkerError:
 
 
 def _failed(error: BaseException | None, profile: Profile) -> ConnectionClosed:
-    reason: str = getattr(error, "reason", None) or ""  # SSLError may lack it
+    reason = _reason(error)
 
     for alert, text in _ALERTS.items():
         if alert in reason:
@@ -214,6 +214,15 @@ def _failed(error: BaseException | None, profile: Profile) -> ConnectionClosed:
             return ConnectionRejected(f"{profile.address}: {said}")
 
     return ConnectionClosed(f"{profile.address}: {_unreachable(error)}")
+
+
+def _reason(error: BaseException | None) -> str:
+    """Return OpenSSL's name for it; Python does not know each."""
+    if not isinstance(error, ssl.SSLError):
+        return ""
+
+    reason: str | None = getattr(error, "reason", None)
+    return reason or str(error).upper().replace(" ", "_")
 
 
 def _unreachable(error: BaseException | None) -> str:

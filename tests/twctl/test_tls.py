@@ -98,6 +98,11 @@ def unverified(code: int) -> ssl.SSLCertVerificationError:
         (with_reason("UNSUPPORTED_PROTOCOL"), "offer TLS 1.3", ConnectionRejected),
         (with_reason("WRONG_VERSION_NUMBER"), "does not speak TLS", ConnectionRejected),
         (with_reason("RECORD_LAYER_FAILURE"), "does not speak TLS", ConnectionRejected),
+        (
+            ssl.SSLError(1, "[SSL] tlsv1 alert no application protocol (_ssl.c:1006)"),
+            "does not speak teleworker/1; is it a TeleWorker port?",
+            ConnectionRejected,
+        ),
         (unverified(62), "not for host host", ConnectionRejected),
         (unverified(64), "not for host host", ConnectionRejected),
         (unverified(19), "not signed by your --ca CA", ConnectionRejected),
