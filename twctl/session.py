@@ -1,12 +1,11 @@
 """One connection to the server and the requests on it, under asyncio."""
 
 import asyncio
-import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from teleworkerd.protocol.codec import check
 from teleworkerd.protocol.connection import ClientConnection
@@ -36,12 +35,10 @@ from teleworkerd.protocol.messages import (
 from teleworkerd.protocol.responses import (
     ErrorResponse,
     Goaway,
-    InterleaveResponse,
-    OutputResponse,
     ServerHello,
 )
-from teleworkerd.protocol.roles import PARTIAL
 from twctl.conduct import AGENT, LOST_AFTER, PING_AFTER, is_gone
+from twctl.exchanges import Exchanges, Inbox, settle
 from twctl.feed import Feed
 from twctl.news import NewsInbox
 from twctl.rejection import AccessWithdrawn, ConnectionRejected
@@ -55,13 +52,6 @@ BUFFER_SIZE: Final = 256 << 10
 
 A = TypeVar("A", bound=Response)
 M = TypeVar("M", bound=Message)
-
-
-class Inbox(Protocol):
-    """Where what comes for one request goes, after its first response."""
-
-    def put(self, arrived: Any) -> None:
-        """Take what has come: a response, or an error, which is the last."""
 
 
 class Session(asyncio.BufferedProtocol):
@@ -78,10 +68,7 @@ class Session(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._error: TeleworkerError | OSError | None = None
         self.is_closed = False  # nothing can be asked any more
-        self._numbers: Iterator[int] = itertools.cycle(range(1 << 32))
-        self._responses: dict[int, asyncio.Future[Response]] = {}
-        self._subscriptions: dict[int, Inbox] = {}
-        self._slots = asyncio.Semaphore(1)  # the hello says how many more
+        self._exchanges = Exchanges()
         self._writable = asyncio.Event()
         self._heard_at = self._opened_at = self._loop.time()
         self._closed_at: float | None = None
@@ -100,16 +87,15 @@ class Session(asyncio.BufferedProtocol):
 
         Raises the `RequestError` that the server answers, or `ConnectionClosed`.
         """
-        number = await self._acquire()
-        future: asyncio.Future[Response] = self._loop.create_future()
-        self._responses[number] = future
+        number = await self._begin()
+        response_to = self._exchanges.expect(number)
 
         try:
             self._send(replace(request, id=number))
             await self._writable.wait()
-            received = await future
+            received = await response_to
         except LocalProtocolError:
-            self._release(number)
+            self._exchanges.end(number)
             raise
         except asyncio.CancelledError:
             # A half-made job helps nobody, so a run is never cancelled.
@@ -132,19 +118,18 @@ class Session(asyncio.BufferedProtocol):
 
         Without *refill* it gets no more than the credit of the request.
         """
-        number = await self._acquire()
+        number = await self._begin()
         subscription = Subscription(
             request, lambda size: self._grant(number, size) if refill else None
         )
-        opened: asyncio.Future[Response] = self._loop.create_future()
-        self._responses[number] = opened
-        self._subscriptions[number] = subscription
+        opened = self._exchanges.expect(number)
+        self._exchanges.collect(number, subscription)
 
         try:
             self._send(replace(request, id=number))
             response = await opened
         except LocalProtocolError:
-            self._release(number)
+            self._exchanges.end(number)
             raise
         except asyncio.CancelledError:
             self._cancel(number)
@@ -277,33 +262,24 @@ class Session(asyncio.BufferedProtocol):
 
     async def _open(self, request: Request, inbox: Inbox) -> int:
         """Send *request*, for which *inbox* gets all that comes; return its number."""
-        number = await self._acquire()
-        self._subscriptions[number] = inbox
+        number = await self._begin()
+        self._exchanges.collect(number, inbox)
 
         try:
             self._send(replace(request, id=number))
         except LocalProtocolError:
-            self._release(number)
+            self._exchanges.end(number)
             raise
 
         return number
 
     def _accept(self, message: Message) -> None:
         match message:
-            case Response(number) if (inbox := self._subscriptions.get(number)) and (
-                number not in self._responses
-            ):
-                inbox.put(message)
-
-                if not isinstance(message, PARTIAL):
-                    self._release(number)
-            case OutputResponse(number) | InterleaveResponse(number):
-                _settle(self._responses.pop(number), message)
+            case Response():
+                self._exchanges.accept(message)
             case ErrorResponse(code, text, int(number), details):
-                self._refuse(number, RequestError.from_wire(code, text, details))
-            case Response(number):
-                _settle(self._responses[number], message)
-                self._release(number)
+                error = RequestError.from_wire(code, text, details)
+                self._exchanges.refuse(number, error)
             case ServerHello():
                 self._greet(message)
             case Goaway(text):
@@ -318,46 +294,25 @@ class Session(asyncio.BufferedProtocol):
         if hello.time is not None:
             self._clock = hello.time - time.monotonic_ns()
 
-        for _ in range(hello.limits.max_requests - 1):
-            self._slots.release()
+        self._exchanges.allow(hello.limits.max_requests - 1)
+        settle(self.greeted, hello)
 
-        _settle(self.greeted, hello)  # whoever waited for it may be gone
-
-    def _refuse(self, number: int, error: TeleworkerError) -> None:
-        future = self._responses.get(number)
-        subscription = self._subscriptions.get(number)
-        self._release(number)
-
-        if future is not None:
-            _settle(future, error)
-        elif subscription is not None:
-            subscription.put(error)
-
-    async def _acquire(self) -> int:
-        await self._slots.acquire()
+    async def _begin(self) -> int:
+        number = await self._exchanges.begin()
 
         if self.is_closed:
-            self._slots.release()
+            self._exchanges.end(number)
             raise self.lost()
 
-        return next(
-            number
-            for number in self._numbers
-            if number not in self._responses and number not in self._subscriptions
-        )
-
-    def _release(self, number: int) -> None:
-        self._responses.pop(number, None)
-        self._subscriptions.pop(number, None)
-        self._slots.release()
+        return number
 
     def _cancel(self, number: int) -> None:
         # The number stays taken until the server has answered.
-        if number in self._responses or number in self._subscriptions:
+        if number in self._exchanges:
             self._send(Cancel(number))
 
     def _grant(self, number: int, size: int) -> None:
-        if number in self._subscriptions:
+        if number in self._exchanges:
             self._send(Credit(number, size))
 
     def _send(self, message: Message) -> None:
@@ -408,11 +363,9 @@ class Session(asyncio.BufferedProtocol):
             self._transport.close()
 
         if not self.greeted.done():
-            _settle(self.greeted, self.lost())
+            settle(self.greeted, self.lost())
 
-        for number in {*self._responses, *self._subscriptions}:
-            self._refuse(number, self.lost())
-
+        self._exchanges.fail(self.lost)
         self._writable.set()
 
 
@@ -421,14 +374,3 @@ def _is_final(error: BaseException | None) -> bool:
         return not isinstance(error, Unavailable | TooMany)
 
     return isinstance(error, RemoteProtocolError)
-
-
-def _settle(future: asyncio.Future[M], result: M | TeleworkerError) -> None:
-    if future.done():
-        return
-
-    if isinstance(result, TeleworkerError):
-        future.set_exception(result)
-        future.exception()  # whoever waited for it may be gone
-    else:
-        future.set_result(result)

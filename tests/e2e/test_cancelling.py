@@ -60,7 +60,7 @@ async def until_idle(client: twctl.Client) -> None:
     assert session is not None
 
     async with asyncio.timeout(10):
-        while session._responses or session._subscriptions:
+        while session._exchanges._responses or session._exchanges._inboxes:
             await client.info()
 
 
@@ -124,7 +124,7 @@ async def test_cancelled_call(
     session = client._link._session
     assert session is not None
     tasks = asyncio.all_tasks()
-    slots = session._slots._value
+    slots = session._exchanges._slots._value
 
     for turns in POINTS:
         outcome = await cancel_after(turns, call(client, job))
@@ -133,7 +133,7 @@ async def test_cancelled_call(
 
     await until_idle(client)
     assert client._link._session is session
-    assert session._slots._value == slots
+    assert session._exchanges._slots._value == slots
     assert client._link.places == []
     assert asyncio.all_tasks() == tasks
     await end_all(client, but=job)
@@ -146,7 +146,7 @@ async def test_cancelled_more_often_than_there_is_room(
     session = client._link._session
     assert session is not None
 
-    for _ in range(session._slots._value + 8):
+    for _ in range(session._exchanges._slots._value + 8):
         await cancel_after(50, output(client, job))
 
     async for chunk in job.output():
