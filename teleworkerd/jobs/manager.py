@@ -27,6 +27,7 @@ from teleworkerd.jobs.records import (
     show_command,
     spec_digest,
 )
+from teleworkerd.jobs.removal import Removals
 from teleworkerd.jobs.sampling import Sampler
 from teleworkerd.jobs.succession import (
     ORDINARY,
@@ -38,8 +39,6 @@ from teleworkerd.output.digest import Hasher
 from teleworkerd.output.joboutput import JobOutput
 from teleworkerd.output.sync import Syncer
 from teleworkerd.protocol.errors import (
-    JobNotEnded,
-    JobRemoved,
     NameTaken,
     RequestConflict,
     Unavailable,
@@ -48,7 +47,7 @@ from teleworkerd.protocol.spec import JobSpec
 from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import JobState, Reason
 from teleworkerd.spare import Spare
-from teleworkerd.store import EventLog, JobRecord, JobStore, StoreError
+from teleworkerd.store import EventLog, JobRecord, JobStore
 
 
 log = logging.getLogger(__name__)
@@ -81,7 +80,9 @@ class JobManager:
         self._jobs = JobCatalog()
         self._bounds = OwnerBounds(config.clients, config.limits)
         self.sampler: Final = Sampler(executor, now=now)
-        self._removals: dict[str, asyncio.Task[None]] = {}
+        self._removals = Removals(
+            catalog=self._jobs, executor=executor, store=store, now=now
+        )
         self._is_closing = False
         self._hasher = Hasher(spare=spare)
         self._syncer = Syncer(config.output.sync_interval, spare)
@@ -236,28 +237,7 @@ class JobManager:
         Who reads it is told. Goes on when the caller is cancelled. Raises
         `JobNotEnded`, `Unavailable`.
         """
-        if job.id not in self._jobs and job.id not in self._removals:
-            return
-
-        if not job.is_over:
-            state = job.facts.state
-            is_ending = job.has_exited or state is JobState.STOPPING
-            verb = "wait" if is_ending else "stop"
-            raise JobNotEnded(
-                f"job {job.id} has not ended, it is"
-                f" {'about to' if is_ending else state}; 'twctl {verb} {job.id}' first",
-                {"job": job.id},
-            )
-
-        if job.id not in self._removals:
-            self._jobs.hide(job)
-            task = asyncio.create_task(self._remove(job, by))
-            self._removals[job.id] = task
-            task.add_done_callback(lambda _: self._removals.pop(job.id))
-            # The caller may have gone.
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-        await asyncio.shield(self._removals[job.id])
+        await self._removals.remove(job, by=by)
 
     def ended(self) -> Iterator[tuple[Job, ...]]:
         """Yield each owner's jobs that have ended, oldest first."""
@@ -323,36 +303,6 @@ class JobManager:
         job.restore_output()
         self._succession.find_out(job, circumstances)
         return job
-
-    async def _remove(self, job: Job, by: Caller | None) -> None:
-        removed = JobRemoved(f"job {job.id} was removed", {"job": job.id})
-        job.removing(removed)
-
-        try:
-            if self._store.is_behind(job.id):
-                # It may not know yet that the job was started, and without files
-                # the next server would do so again.
-                await self._store.save(job.record)
-
-            # The files first: without them, the record is dropped at a start.
-            await self._executor.remove(job.id, by=by)
-        except (StoreError, Unavailable) as error:
-            job.removing(None)
-            self._jobs.show(job)
-            raise Unavailable(f"job {job.id} is not removed: {error}") from error
-
-        job.removed(removed)
-        self._jobs.forget(job)
-        log.info("job %s of %s was removed", job.id, job.owner)
-
-        self._store.note(news_of(job.facts, self._now(), removed=True))
-
-        try:
-            await self._store.remove(job.id)
-        except StoreError as error:
-            raise Unavailable(
-                f"job {job.id} was removed, its record could not be: {error}"
-            ) from error
 
     def _check_new(self, spec: JobSpec, owner: str) -> None:
         if self._is_closing:
