@@ -1,6 +1,8 @@
 """What a shell completes: verbs, options, values, contexts, and jobs of the server."""
 
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +11,9 @@ from typing import Any, Final
 import pexpect
 import pytest
 
-from tests.e2e.commandline import Twctl
+from tests.e2e.commandline import Twctl, seconds_since
+from tests.e2e.waiting import PATIENCE
+from tests.twctl.impostors import listening, strict_context
 
 
 # Each with nothing of this machine's, and what has it complete calls of `twctl`.
@@ -115,6 +119,22 @@ def test_accounts(alice: Twctl) -> None:
 def test_no_server(alice: Twctl) -> None:
     """Where nobody answers there is nothing to complete, and no complaint."""
     assert words(alice, "--host", "127.0.0.1:1", "kill", "") == []
+
+
+def test_silent_server(alice: Twctl) -> None:
+    """Nobody waits long for a server that takes a connection and says nothing."""
+    context = strict_context(alice.daemon.certs)
+
+    def shake(raw: socket.socket) -> None:
+        with context.wrap_socket(raw, server_side=True) as tls:
+            while tls.recv(4096):
+                pass
+
+    with listening(shake) as address:
+        begin = time.monotonic()
+
+        assert words(alice, "--host", address, "kill", "") == []
+        assert seconds_since(begin) < 5 * PATIENCE
 
 
 def test_contexts(alice: Twctl) -> None:

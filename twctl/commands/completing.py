@@ -3,7 +3,9 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
@@ -266,16 +268,15 @@ class Completion:
 
 def within(seconds: float, ask: Callable[[], Sequence[T]]) -> Sequence[T]:
     """Return what *ask* returns, nothing if it fails or takes longer."""
+    found: list[T] = []
 
-    def too_late(*_: object) -> None:
-        raise TimeoutError
+    def look() -> None:
+        with suppress(TeleworkerError, OSError):
+            found.extend(ask())
 
-    signal.signal(signal.SIGALRM, too_late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-
-    try:
-        return ask()
-    except (TeleworkerError, OSError):
-        return ()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    # No signal interrupts the resolver, and a timeout of a socket counts anew with
+    # each of its reads. What goes on in a thread ends with the process.
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return tuple(found)
