@@ -21,7 +21,7 @@ _KEYS: Final = tuple(part.name for part in fields(Settings))
 
 
 class ContextError(TeleworkerError):
-    """There is no such context, or none can have that name."""
+    """There is no such context, none can be so, or the file cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ class Contexts:
     def with_one(self, name: str, settings: Settings) -> "Contexts":
         """Return these, with the parts that *settings* have in the one of that name.
 
-        The first becomes the current one. Raises `ContextError` for no good name.
+        The first becomes the current one. Raises `ContextError` for no good name, and
+        for what the file cannot hold.
         """
         if not NAME.fullmatch(name):
             raise ContextError(
@@ -62,6 +63,10 @@ class Contexts:
             )
 
         given = {key: getattr(settings, key) for key in _KEYS if getattr(settings, key)}
+
+        for key, value in given.items():
+            _check_text(key, value)
+
         changed = {**self.named.get(name, {}), **given}
         current = self.current or (None if self.named else name)
         return replace(self, named={**self.named, name: changed}, current=current)
@@ -98,9 +103,17 @@ def read_contexts(path: Path) -> Contexts:
 
 @contextmanager
 def changing(path: Path) -> Iterator[None]:
-    """Keep other programs from changing the file at *path* at the same time."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    """Keep other programs from changing the file at *path* at the same time.
+
+    Raises `ContextError` when nothing can be written there.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(beside, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -110,17 +123,45 @@ def changing(path: Path) -> Iterator[None]:
 
 
 def write_contexts(path: Path, contexts: Contexts) -> Path | None:
-    """Write the file at *path*, by rename.
+    """Write the file at *path*, or to which that leads, by rename.
 
     Comments are lost; then the file from before is kept, and its path returned.
+    Raises `ContextError`.
     """
-    kept = _keep_comments(path)
     text = _document(contexts)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.chmod(0o600)
-    temporary.replace(path.resolve())
+
+    try:
+        path = path.resolve()
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        kept = _keep_comments(path)
+
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.chmod(0o600)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
     return kept
+
+
+def _unwritable(path: Path, error: OSError) -> ContextError:
+    return ContextError(
+        f"{path} cannot be written: {error.strerror}; have XDG_CONFIG_HOME name a"
+        " directory that you may write to"
+    )
+
+
+def _check_text(key: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ContextError(
+            f"{key} {value!r} is not valid UTF-8, and cannot stand in the file of"
+            " contexts; rename it"
+        ) from None
 
 
 def _keep_comments(path: Path) -> Path | None:

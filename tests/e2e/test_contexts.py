@@ -126,6 +126,17 @@ def test_mistakes(
     assert words in done.error
 
 
+def test_no_place_for_the_file(home: Home) -> None:
+    """Where contexts cannot be kept is named, and how to name another place."""
+    environment = home.environment | {"XDG_CONFIG_HOME": "/proc/nosuch"}
+
+    done = call("context", "set", "x", "--host", "a:1", environment=environment)
+
+    assert done.code == 125
+    assert "/proc/nosuch/twctl/config.toml cannot be written: No such" in done.error
+    assert "XDG_CONFIG_HOME" in done.error
+
+
 def test_environment_over_a_context(home: Home) -> None:
     """Variables come first; who names a context is told so when they say otherwise."""
     home("context", "set", "far", "--host", "127.0.0.1:1", *home.files)

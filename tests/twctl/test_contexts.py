@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -98,12 +99,42 @@ def test_bad_name(name: str) -> None:
         Contexts().with_one(name, WORK)
 
 
+@pytest.mark.parametrize("part", ["host", "ca", "cert", "key"])
+def test_value_that_cannot_be_written(part: str) -> None:
+    """What TOML cannot hold is refused by its name: the file would be lost."""
+    with pytest.raises(ContextError, match=rf"^{part} '.*' is not valid UTF-8"):
+        Contexts().with_one("work", Settings(**{part: "/tmp/\udcff"}))
+
+
 def test_unknown() -> None:
     """One that is not there is told with those that are."""
     contexts = Contexts().with_one("work", WORK)
 
     with pytest.raises(ContextError, match=r"no context 'x'; there are: work; 'twctl"):
         contexts.using("x")
+
+
+def test_link_to_another_file_system(path: Path) -> None:
+    """A link stays one; that to which it leads is written, wherever that is."""
+    with TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        real = Path(elsewhere) / "twctl.toml"
+        path.symlink_to(real)
+
+        write_contexts(path, Contexts().with_one("work", WORK))
+
+        assert path.is_symlink()
+        assert read_contexts(real).current == "work"
+        assert [*path.parent.iterdir(), *real.parent.iterdir()] == [path, real]
+
+
+def test_file_that_cannot_be_written(path: Path) -> None:
+    """It is named, with what to do, and nothing is left beside it."""
+    path.mkdir()
+
+    with pytest.raises(ContextError, match=f"{path} cannot be written: Is a directory"):
+        write_contexts(path, Contexts().with_one("work", WORK))
+
+    assert [*path.parent.iterdir()] == [path]
 
 
 def test_comments(path: Path) -> None:
