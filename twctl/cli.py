@@ -1,5 +1,6 @@
 """The `twctl` command: global options, verbs found by name, errors as one line."""
 
+import errno
 import importlib
 import os
 import sys
@@ -22,6 +23,8 @@ VERBS: Final = (
     *("top", "events", "info", "context", "completion"),
 )
 ALIASES: Final = {"ps": "list", "__complete": "completing"}
+
+_TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Verbs(LightGroup):
@@ -112,8 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _silence_stdout()
         return ExitCode.STDOUT_CLOSED
     except OSError as error:
-        _silence_stdout()
-        print_error(f"the output cannot be written: {error.strerror or error}")
+        print_error(_explain_failure(error))
         return ours()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -151,6 +153,20 @@ def _explain_usage(error: typer.TyperException, call: Call) -> int:
     see = " See" if what.endswith("?") else "; see"
     print_error(f"{what}{see} 'twctl{verb} --help'")
     return ours() if call.verb == "run" else ExitCode.USAGE
+
+
+def _explain_failure(error: OSError) -> str:
+    why = error.strerror or str(error)
+
+    if error.errno in _TOO_MANY_FILES:
+        return f"{why}: close some, or raise the limit ('ulimit -n')"
+
+    if error.filename is not None:
+        return f"{error.filename}: {why}"
+
+    # To write takes no other file, and has no name for it.
+    _silence_stdout()
+    return f"the output cannot be written: {why}"
 
 
 def _keep_printing() -> None:

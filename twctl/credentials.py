@@ -42,6 +42,7 @@ _HINTS: Final = {
     errno.ENOTDIR: "give the path of {what}",
     errno.EISDIR: "give the path of {what}",
     errno.EACCES: "use a file that you may read",
+    errno.EMFILE: "close other files, or raise the limit ('ulimit -n')",
 }
 
 

@@ -259,6 +259,25 @@ def test_full_disk(job: FakeJob, verb: str) -> None:
     )
 
 
+@pytest.mark.parametrize("most", [7, 9, 11, 14])
+def test_no_descriptors(job: FakeJob, most: int) -> None:
+    """A lack of descriptors is called that, in one line, and nothing comes after it."""
+    job.status = make_status()
+
+    done = subprocess.run(
+        f"ulimit -n {most}; exec {sys.executable} -m twctl tail -f {JOB_ID}",
+        shell=True,
+        capture_output=True,
+        check=False,
+    )
+
+    assert done.returncode == 125
+    assert re.fullmatch(
+        rb"twctl: error: [^\n]*Too many open files[^\n]*raise the limit[^\n]*\n",
+        done.stderr,
+    ), done.stderr
+
+
 def test_no_stdout_at_all(job: FakeJob) -> None:
     """Without a descriptor 1 nothing is printed, and nothing else breaks."""
     done = subprocess.run(
