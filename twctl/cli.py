@@ -13,7 +13,7 @@ from teleworkerd import __version__
 from teleworkerd.protocol.errors import TeleworkerError
 from twctl.commands.light import LightGroup
 from twctl.commands.options import Call
-from twctl.exit_codes import ExitCode, of_error, ours
+from twctl.exit_codes import ExitCode, check_ours, of_error, ours
 from twctl.profile import Settings
 from twctl.render import print_error, print_line
 
@@ -99,6 +99,7 @@ def twctl(  # noqa: PLR0913 - the global options
     call.settings = Settings(host, ca, cert, key)
     call.context = named
     call.verb = context.invoked_subcommand
+    check_ours()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

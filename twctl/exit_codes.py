@@ -53,15 +53,31 @@ OF_ERROR: Final[dict[ErrorCode, ExitCode]] = {
     ErrorCode.INTERNAL: ExitCode.OURS,
 }
 
+_VARIABLE: Final = "TWCTL_EXIT_ERROR"
 _NO_SUCH_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 def ours() -> int:
     """Return the code for our own failures: 125, or what TWCTL_EXIT_ERROR says."""
-    text = os.environ.get("TWCTL_EXIT_ERROR", "")
+    text = os.environ.get(_VARIABLE, "")
     # A bad value must not hide the failure that is being reported.
-    is_code = text.isascii() and text.isdigit() and int(text) < 256
-    return int(text) if is_code else ExitCode.OURS
+    return int(text) if _is_code(text) else ExitCode.OURS
+
+
+def check_ours() -> None:
+    """Raise `BadSetting` when TWCTL_EXIT_ERROR has a value that is no exit code."""
+    text = os.environ.get(_VARIABLE, "")
+
+    if text and not _is_code(text):
+        raise BadSetting(
+            f"{_VARIABLE}={text!r:.80} is not an exit code; set it to a number from 0"
+            " to 255, or not at all"
+        )
+
+
+def _is_code(text: str) -> bool:
+    is_short = text.isascii() and text.isdigit() and len(text) < 4
+    return is_short and int(text) < 256
 
 
 def of_error(error: BaseException, *, is_run: bool) -> int:

@@ -19,7 +19,8 @@ _MB_PER: Final = {"m": 1, "g": 1 << 10, "t": 1 << 20, "p": 1 << 30}
 _PART: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h|d)")
 _NUMBER: Final = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
 _SECONDS_PER: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-_DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
+_DIGITS: Final = re.compile(r"-?[0-9]+")
+_MOST_DIGITS: Final = 18
 _MAX_SIGNAL: Final = 64
 
 T = TypeVar("T")
@@ -83,7 +84,12 @@ def parse_on_full(text: str) -> OnFull:
 
 def parse_number(text: str, *, least: int) -> int:
     """Return the whole number in *text*, *least* or more."""
-    if not _DIGITS.fullmatch(text) or int(text) < least:
+    is_number = _DIGITS.fullmatch(text)
+
+    if is_number and len(text) > _MOST_DIGITS:
+        raise ValueError(f"{text!r:.40} has more than {_MOST_DIGITS} digits")
+
+    if not is_number or int(text) < least:
         raise ValueError(f"{text!r} is not a whole number from {least} on")
 
     return int(text)

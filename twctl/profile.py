@@ -13,7 +13,9 @@ from teleworkerd.protocol.records import record
 
 DEFAULT_PORT: Final = 7443
 
-_HOST_PORT: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::(\d{1,5}))?")
+_HOST_PORT: Final = re.compile(
+    r"(?:\[([^\[\]\s\0]+)\]|([^\[\]:\s\0]+))(?::([0-9]{1,5}))?"
+)
 
 
 class ProfileError(TeleworkerError):
@@ -92,7 +94,7 @@ def load_profile(
 
     host, port = split_address(settings.host or "")
     files = (settings.ca, settings.cert, settings.key)
-    ca, cert, key = (Path(file or "").expanduser() for file in files)
+    ca, cert, key = (in_home(file or "") for file in files)
     return Profile(host, port, ca, cert, key)
 
 
@@ -108,7 +110,21 @@ _THINGS: Final = {
 def config_path(environ: Mapping[str, str]) -> Path:
     """Return where the contexts are kept, whether or not the file exists."""
     home = environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(home).expanduser() / "twctl" / "config.toml"
+    return in_home(f"{home}/twctl/config.toml")
+
+
+def in_home(path: str) -> Path:
+    """Return *path* with a home for the `~` or `~NAME` that it begins with.
+
+    Raises `ProfileError` if nobody knows that.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ProfileError(
+            f"{path}: there is no such home directory; set HOME, or write the whole"
+            " path"
+        ) from None
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -121,7 +137,27 @@ def split_address(text: str) -> tuple[str, int]:
             f"{text!r} is not HOST:PORT; write an IPv6 address as [::1]:{DEFAULT_PORT}"
         )
 
-    return match[1] or match[2], port
+    host = match[1] or match[2]
+
+    if not _is_name(host):
+        raise ProfileError(
+            f"{text!r} has no host's name; between its dots are 1 to 63 characters"
+        )
+
+    return host, port
+
+
+def _is_name(host: str) -> bool:
+    """Whether the resolver can be asked for *host*."""
+    if host.isascii():
+        return all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))
+
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+
+    return True
 
 
 def _variable(name: str) -> str:
@@ -191,7 +227,7 @@ def settings_in(context: Mapping[str, object], path: Path, name: str) -> Setting
 
     for key in ("ca", "cert", "key"):
         if (file := values[key]) is not None:
-            values[key] = str(path.parent / Path(file).expanduser())
+            values[key] = str(path.parent / in_home(file))
 
     return Settings(**values)
 

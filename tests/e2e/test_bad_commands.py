@@ -83,10 +83,11 @@ def test_bad_flags_of_run(alice: Twctl, arguments: tuple[str, ...]) -> None:
         ("tail", "--from-offset=-1", "abcd"),
         ("stop", "-t", "soon", "abcd"),
         ("list", "--limit", "few"),
+        ("list", "--limit", "9" * 5000),
         ("list", "-o", "xml"),
         ("wait", "--timeout", "soon", "abcd"),
     ],
-    ids=" ".join,
+    ids=lambda arguments: " ".join(arguments)[:40],
 )
 def test_usage(alice: Twctl, arguments: tuple[str, ...]) -> None:
     """Bad usage of any other verb gives 2 and one line."""
@@ -189,6 +190,38 @@ def test_code_of_our_failures_can_be_moved(certs: Certificates, tmp_path: Path) 
     done = call("run", "true", environment=environment | {"TWCTL_EXIT_ERROR": "99"})
 
     assert done.code == 99
+
+
+@pytest.mark.parametrize(
+    ("verb", "code"), [(("list",), 2), (("run", "true"), 125)], ids=str
+)
+def test_bad_code_of_our_failures(
+    alice: Twctl, verb: tuple[str, ...], code: int
+) -> None:
+    """A TWCTL_EXIT_ERROR that is no code is refused before anything is done."""
+    alice.environment["TWCTL_EXIT_ERROR"] = "many"
+
+    done = alice(*verb)
+
+    assert done.code == code
+    assert "TWCTL_EXIT_ERROR='many' is not an exit code" in done.error
+
+
+@pytest.mark.parametrize("verb", [("info",), ("tail", "abcd"), ("context", "set", "x")])
+@pytest.mark.parametrize(
+    "option",
+    [("--host", "ä..b"), ("--host", "a" * 70), ("--ca", "~nosuchuser/ca.pem")],
+    ids=str,
+)
+def test_bad_settings(
+    alice: Twctl, verb: tuple[str, ...], option: tuple[str, ...]
+) -> None:
+    """A host or a file that cannot be is named by every verb, in one line."""
+    done = alice(*option, *verb)
+
+    assert done.code == 125
+    assert option[1] in done.error
+    assert "bug" not in done.error
 
 
 def test_flags_win_over_the_environment(

@@ -96,7 +96,9 @@ def test_running_job(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "code"), [("99", 99), ("0", 0), ("", 125), ("256", 125), ("x", 125)]
+    ("value", "code"),
+    [("99", 99), ("0", 0), ("", 125), ("256", 125), ("x", 125), ("9" * 5000, 125)],
+    ids=lambda value: str(value)[:5],
 )
 def test_moved(monkeypatch: pytest.MonkeyPatch, value: str, code: int) -> None:
     """TWCTL_EXIT_ERROR moves our code, if it is one; never a job's."""

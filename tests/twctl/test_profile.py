@@ -134,6 +134,9 @@ def test_configuration_that_is_not_toml(environ: dict[str, str]) -> None:
         ("127.0.0.1:65535", "127.0.0.1", 65_535),
         ("[::1]", "::1", 7443),
         ("[::1]:80", "::1", 80),
+        ("[fe80::1%eth0]:80", "fe80::1%eth0", 80),
+        ("büro.example.:1", "büro.example.", 1),
+        ("a" * 63, "a" * 63, 7443),
     ],
 )
 def test_addresses(text: str, host: str, port: int) -> None:
@@ -141,11 +144,34 @@ def test_addresses(text: str, host: str, port: int) -> None:
     assert split_address(text) == (host, port)
 
 
-@pytest.mark.parametrize("text", ["", ":1", "h:", "h:0", "h:65536", "h:x", "::1", "[]"])
+@pytest.mark.parametrize(
+    "text",
+    ["", ":1", "h:", "h:0", "h:65536", "h:x", "::1", "[]", "a b:1", "a\n:1", "a\0b:1"],
+)
 def test_bad_addresses(text: str) -> None:
     """Anything else is refused, and the error shows the form."""
     with pytest.raises(ProfileError, match="HOST:PORT"):
         split_address(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["ä..b", "a..b:1", "[a:b..c]:1", ".", "a" * 64, "ä" * 64, "a\udcff:1"]
+)
+def test_no_name(text: str) -> None:
+    """What no resolver can be asked for is refused before it is asked."""
+    with pytest.raises(ProfileError, match="has no host's name"):
+        split_address(text)
+
+
+def test_no_such_home() -> None:
+    """A home that nobody knows is told with the path that needs it."""
+    with pytest.raises(
+        ProfileError, match=r"^~nosuchuser/ca\.pem: there is no such home"
+    ):
+        load_profile(Settings("h").over(Settings(ca="~nosuchuser/ca.pem")).over(FILES))
+
+    with pytest.raises(ProfileError, match=r"^~nosuchuser/twctl/config\.toml: there"):
+        load_profile(Settings(), environ={"XDG_CONFIG_HOME": "~nosuchuser"})
 
 
 def test_address_of_a_profile() -> None:

@@ -11,7 +11,7 @@ import typer
 from twctl.commands.options import Form, VerbGroup, call_of, output_form
 from twctl.contexts import Contexts, changing, read_contexts, write_contexts
 from twctl.pretty import table
-from twctl.profile import Settings, config_path, split_address
+from twctl.profile import Settings, config_path, in_home, split_address
 from twctl.render import (
     SCHEMA,
     OutputForm,
@@ -101,7 +101,7 @@ def set_(  # noqa: PLR0913 - one parameter for each option
         split_address(given.host)
 
     files = {
-        part: str(Path(file).expanduser().absolute())
+        part: str(in_home(file).absolute())
         for part in ("ca", "cert", "key")
         if (file := getattr(given, part)) is not None
     }
