@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from teleworkerd.protocol.errors import TeleworkerError
-from twctl.profile import ProfileError, Settings, read_config, settings_in
+from twctl.profile import (
+    ProfileError,
+    Settings,
+    no_context,
+    read_config,
+    settings_in,
+)
 
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -42,11 +48,7 @@ class Contexts:
     def get(self, name: str) -> Mapping[str, object]:
         """Return the entries of one; raises `ContextError` if there is none."""
         if name not in self.named:
-            known = ", ".join(sorted(self.named)) or "none"
-            raise ContextError(
-                f"there is no context {name!r}; there are: {known};"
-                f" 'twctl context set {name} --host HOST:PORT …' makes it"
-            )
+            raise ContextError(no_context(name, self.named))
 
         return self.named[name]
 
@@ -73,7 +75,12 @@ class Contexts:
 
     def using(self, name: str) -> "Contexts":
         """Return these with *name* as the current one; raises `ContextError`."""
-        self.get(name)
+        if name not in self.named:
+            raise ContextError(
+                f"{no_context(name, self.named)};"
+                f" 'twctl context set {name} --host HOST:PORT …' makes it"
+            )
+
         return replace(self, current=name)
 
     def without(self, name: str) -> "Contexts":

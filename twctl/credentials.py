@@ -49,30 +49,27 @@ _HINTS: Final = {
 class _Kind(NamedTuple):
     """What one of the files should hold."""
 
-    flag: str
     what: str
     labels: frozenset[str]
     convert: str
 
 
 _CA: Final = _Kind(
-    "--ca", "the server's CA certificate", _CERTIFICATES, "openssl x509 -inform DER"
+    "the server's CA certificate", _CERTIFICATES, "openssl x509 -inform DER"
 )
-_CERT: Final = _Kind(
-    "--cert", "your certificate", _CERTIFICATES, "openssl x509 -inform DER"
-)
-_KEY: Final = _Kind("--key", "your private key", _KEYS, "openssl pkey -inform DER")
+_CERT: Final = _Kind("your certificate", _CERTIFICATES, "openssl x509 -inform DER")
+_KEY: Final = _Kind("your private key", _KEYS, "openssl pkey -inform DER")
 
 
 class PemFile(NamedTuple):
     """One of the files, as it was when it was opened; its text names it."""
 
     kind: _Kind
-    path: Path
+    name: str
     data: bytes
 
     def __str__(self) -> str:
-        return f"{self.kind.flag} {self.path}"
+        return self.name
 
     def __repr__(self) -> str:
         return f"<{self}>"  # a key is not for tracebacks
@@ -106,11 +103,11 @@ def read_credentials(profile: Profile) -> Credentials:
     or may not be used so, and for a key that others may read.
     """
     now = time.time()
-    ca = _read(_CA, profile.ca)
+    ca = _read(_CA, profile.ca, profile.file("ca"))
     authority = _check_authorities(ca, now)
-    cert = _read(_CERT, profile.cert)
+    cert = _read(_CERT, profile.cert, profile.file("cert"))
     own = _check_own(cert, now)
-    key = _read(_KEY, profile.key)
+    key = _read(_KEY, profile.key, profile.file("key"))
     _check_key(key)
     return Credentials(ca, cert, key, authority.ends, own.ends)
 
@@ -118,29 +115,27 @@ def read_credentials(profile: Profile) -> Credentials:
 def read_end(cert: Path) -> int | None:
     """Return when the certificate in *cert* ends; None if it cannot be read."""
     try:
-        return _certificates(_read(_CERT, cert))[0].ends
+        return _certificates(_read(_CERT, cert, str(cert)))[0].ends
     except ProfileError:
         return None
 
 
-def _read(kind: _Kind, path: Path) -> PemFile:
+def _read(kind: _Kind, path: Path, name: str) -> PemFile:
     try:
         with path.open("rb") as file:
             if kind is _KEY:
-                _check_mode(path, os.fstat(file.fileno()))
+                _check_mode(path, name, os.fstat(file.fileno()))
 
             data = file.read(MAX_FILE + 1)
     except OSError as error:
         hint = _HINTS.get(error.errno or 0, "use another file").format(what=kind.what)
         raise ProfileError(
-            f"{kind.flag} {path} cannot be read: {error.strerror}; {hint}"
+            f"{name} cannot be read: {error.strerror}; {hint}"
         ) from error
     except ValueError:  # a NUL in the path
-        raise ProfileError(
-            f"{kind.flag} {path} is no path; give the path of {kind.what}"
-        ) from None
+        raise ProfileError(f"{name} is no path; give the path of {kind.what}") from None
 
-    file_ = PemFile(kind, path, data)
+    file_ = PemFile(kind, name, data)
 
     if len(data) > MAX_FILE:
         _refuse(file_, f"has more than {MAX_FILE >> 20} MiB")
@@ -148,7 +143,7 @@ def _read(kind: _Kind, path: Path) -> PemFile:
     return file_
 
 
-def _check_mode(path: Path, found: os.stat_result) -> None:
+def _check_mode(path: Path, name: str, found: os.stat_result) -> None:
     """Look at the key that is open: what its name leads to may change.
 
     Whose it is does not matter: only root can read one that is another account's.
@@ -158,7 +153,7 @@ def _check_mode(path: Path, found: os.stat_result) -> None:
 
     if found.st_mode & _OTHERS:
         raise ProfileError(
-            f"--key {path} can be used by others (mode {found.st_mode & 0o777:04o});"
+            f"{name} can be used by others (mode {found.st_mode & 0o777:04o});"
             f" run: chmod 600 {_quote(path)}"
         )
 

@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.records import record
@@ -24,23 +24,6 @@ class ProfileError(TeleworkerError):
 
 class BadSetting(ProfileError):
     """A variable of the environment has a value that cannot be."""
-
-
-@record
-class Profile:
-    """One server and the files with which both sides prove who they are."""
-
-    host: str
-    port: int
-    ca: Path
-    cert: Path
-    key: Path
-
-    @property
-    def address(self) -> str:
-        """`HOST:PORT`, an IPv6 address in brackets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
 
 
 @record
@@ -65,6 +48,34 @@ class Settings:
         )
 
 
+@record
+class Profile:
+    """One server and the files with which both sides prove who they are.
+
+    `sources` is for messages: which variable or context a part is from, and None
+    where an option or a program gave it.
+    """
+
+    host: str
+    port: int
+    ca: Path
+    cert: Path
+    key: Path
+    sources: Settings = Settings()
+
+    @property
+    def address(self) -> str:
+        """`HOST:PORT`, an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def file(self, name: str) -> str:
+        """Return the file `ca`, `cert` or `key` as messages name it."""
+        source, path = getattr(self.sources, name), getattr(self, name)
+        flag = "--" if source is None else ""
+        return f"{flag}{name} {path}{_in_brackets(source)}"
+
+
 def load_profile(
     flags: Settings,
     *,
@@ -74,28 +85,51 @@ def load_profile(
 ) -> Profile:
     """Return the profile: flags first, then the environment, then the context.
 
-    *warn* hears what of a *context* that was asked for does not count. Raises
-    `ProfileError` when a part is missing or a context cannot be read.
+    *warn* hears what of a context does not count: what is misspelt, and, if it is one
+    that was asked for, what the environment has instead. Raises `ProfileError` when a
+    part is missing or a context cannot be read.
     """
     from_environ = Settings(**{name: environ.get(_variable(name)) for name in _NAMES})
     settings = flags.over(from_environ)
     name = context or environ.get("TWCTL_CONTEXT") or None
+    chosen = None
 
     if name or settings.missing:
-        in_context = _read_context(config_path(environ), name)
-        settings = settings.over(in_context)
+        chosen = _choose(config_path(environ), name)
 
-        if context and (others := _that_count_instead(flags, from_environ, in_context)):
-            count = "count" if len(others) > 1 else "counts"
-            warn(f"{_and(others)} of the environment {count}, not context {context!r}")
+    if chosen is not None:
+        settings = settings.over(chosen.settings)
 
     if settings.missing:
-        raise ProfileError(_say_missing(settings.missing))
+        raise ProfileError(_say_missing(settings.missing, chosen))
 
-    host, port = split_address(settings.host or "")
+    if chosen is not None:
+        for entry in chosen.unknown:
+            if guess := _guess(entry, _NAMES):
+                warn(f"{chosen}: {entry!r} means nothing; did you mean {guess!r}?")
+
+    if context and chosen is not None:
+        _tell_what_goes_before(chosen, flags, from_environ, warn)
+
+    sources = Settings(
+        **{name: _source(name, flags, from_environ, chosen) for name in _NAMES}
+    )
+    host, port = split_address(settings.host or "", source=sources.host)
     files = (settings.ca, settings.cert, settings.key)
     ca, cert, key = (in_home(file or "") for file in files)
-    return Profile(host, port, ca, cert, key)
+    return Profile(host, port, ca, cert, key, sources)
+
+
+class _Chosen(NamedTuple):
+    """The context in use, what it says, and the keys in it that mean nothing."""
+
+    name: str
+    path: Path
+    settings: Settings
+    unknown: list[str]
+
+    def __str__(self) -> str:
+        return f"context {self.name!r} in {self.path}"
 
 
 _NAMES: Final = tuple(field.name for field in fields(Settings))
@@ -105,6 +139,7 @@ _THINGS: Final = {
     "cert": "certificate",
     "key": "key",
 }
+_METAVARS: Final = {"host": "HOST:PORT"}
 
 
 def config_path(environ: Mapping[str, str]) -> Path:
@@ -127,21 +162,25 @@ def in_home(path: str) -> Path:
         ) from None
 
 
-def split_address(text: str) -> tuple[str, int]:
-    """Return host and port of `HOST[:PORT]`; an IPv6 address needs brackets."""
+def split_address(text: str, *, source: str | None = None) -> tuple[str, int]:
+    """Return host and port of `HOST[:PORT]`; an IPv6 address needs brackets.
+
+    *source* says for the message who gave it, if no option did.
+    """
     match = _HOST_PORT.fullmatch(text)
     port = int(match[3] or DEFAULT_PORT) if match else 0
+    shown = f"{text!r}{_in_brackets(source)}"
 
     if match is None or not 0 < port < 1 << 16:
         raise ProfileError(
-            f"{text!r} is not HOST:PORT; write an IPv6 address as [::1]:{DEFAULT_PORT}"
+            f"{shown} is not HOST:PORT; write an IPv6 address as [::1]:{DEFAULT_PORT}"
         )
 
     host = match[1] or match[2]
 
     if not _is_name(host):
         raise ProfileError(
-            f"{text!r} has no host's name; between its dots are 1 to 63 characters"
+            f"{shown} has no host's name; between its dots are 1 to 63 characters"
         )
 
     return host, port
@@ -164,35 +203,83 @@ def _variable(name: str) -> str:
     return f"TWCTL_{name.upper()}"
 
 
-def _that_count_instead(
-    flags: Settings, from_environ: Settings, in_context: Settings
-) -> list[str]:
-    """Return the variables that say something else than the context."""
-    return [
+def _tell_what_goes_before(
+    chosen: _Chosen,
+    flags: Settings,
+    from_environ: Settings,
+    warn: Callable[[str], None],
+) -> None:
+    others = [
         _variable(name)
         for name in _NAMES
         if not getattr(flags, name)
         and (found := getattr(from_environ, name))
-        and (other := getattr(in_context, name))
+        and (other := getattr(chosen.settings, name))
         and found != other
     ]
 
+    if others:
+        count = "count" if len(others) > 1 else "counts"
+        warn(f"{_and(others)} of the environment {count}, not context {chosen.name!r}")
 
-def _say_missing(missing: list[str]) -> str:
+
+def _source(
+    name: str, flags: Settings, from_environ: Settings, chosen: _Chosen | None
+) -> str | None:
+    if getattr(flags, name):
+        return None
+
+    if getattr(from_environ, name) or chosen is None:
+        return _variable(name)
+
+    return f"context {chosen.name!r}"
+
+
+def _in_brackets(source: str | None) -> str:
+    return "" if source is None else f" ({source})"
+
+
+def _guess(word: str, known: Collection[str]) -> str | None:
+    import difflib  # noqa: PLC0415 - only where there is a mistake
+
+    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
+
+
+def _say_missing(missing: list[str], chosen: _Chosen | None) -> str:
     things = _and([_THINGS[name] for name in missing])
     flags = _and([f"--{name}" for name in missing])
     variables = _and([*map(_variable, missing)])
+    given = f"use {flags}, set {variables}, or"
+
+    if chosen is None:
+        return (
+            f"no {things} given; {given} choose a context with --context"
+            " ('twctl context set' makes one)"
+        )
+
+    options = " ".join(f"--{name} {_METAVARS.get(name, 'FILE')}" for name in missing)
     return (
-        f"no {things} given; use {flags}, set {variables},"
-        " or choose a context with --context ('twctl context set' makes one)"
+        f"no {things} given, and none in {chosen}{_say_unknown(chosen.unknown)};"
+        f" {given} 'twctl context set {chosen.name} {options}'"
     )
+
+
+def _say_unknown(keys: list[str]) -> str:
+    if not keys:
+        return ""
+
+    guesses = [repr(guess) for key in keys if (guess := _guess(key, _NAMES))]
+    meant = f" (did you mean {_and(guesses)}?)" if guesses else ""
+    mean = "mean" if len(keys) > 1 else "means"
+    return f", where {_and([*map(repr, keys)])} {mean} nothing{meant}"
 
 
 def _and(words: list[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
-def _read_context(path: Path, name: str | None) -> Settings:
+def _choose(path: Path, name: str | None) -> _Chosen | None:
+    """Return the context *name*, or the one in use; None if none is."""
     if name and not path.exists():
         raise ProfileError(
             f"there is no context {name!r}: {path} does not exist;"
@@ -200,22 +287,33 @@ def _read_context(path: Path, name: str | None) -> Settings:
         )
 
     config = read_config(path)
-    name = name or _text(config.get("current"), f"{path}: current")
+    current = _text(config.get("current"), f"{path}: current")
 
-    if name is None:
-        return Settings()
+    if (wanted := name or current) is None:
+        return None
 
     contexts = config.get("contexts")
-    context = contexts.get(name) if isinstance(contexts, dict) else None
+    context = contexts.get(wanted) if isinstance(contexts, dict) else None
 
     if not isinstance(context, dict):
-        known = ", ".join(sorted(contexts)) if isinstance(contexts, dict) else ""
-        raise ProfileError(
-            f"there is no context {name!r} in {path}; it has {known or 'none'};"
-            f" 'twctl context set {name} --host HOST:PORT …' makes it"
+        known = sorted(contexts) if isinstance(contexts, dict) else []
+        way = (
+            f"'twctl context set {wanted} --host HOST:PORT …' makes it"
+            if name
+            else "'twctl context use NAME' chooses another"
         )
+        raise ProfileError(f"{no_context(wanted, known, where=f' in {path}')}; {way}")
 
-    return settings_in(context, path, name)
+    unknown = [key for key in context if key not in _NAMES]
+    return _Chosen(wanted, path, settings_in(context, path, wanted), unknown)
+
+
+def no_context(name: str, known: Collection[str], *, where: str = "") -> str:
+    """Return that there is no context *name*, and which there are."""
+    there_are = ", ".join(sorted(known)) or "none"
+    guess = _guess(name, known)
+    meant = f" (did you mean {guess!r}?)" if guess else ""
+    return f"there is no context {name!r}{where}{meant}; there are: {there_are}"
 
 
 def settings_in(context: Mapping[str, object], path: Path, name: str) -> Settings:
@@ -243,8 +341,13 @@ def read_config(path: Path) -> dict[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ProfileError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ProfileError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ProfileError(
+            f"{path} is not TOML: {error}; mend it, or move it away and make its"
+            " contexts anew with 'twctl context set'"
+        ) from error
 
 
 def _text(value: object, where: str) -> str | None:

@@ -74,7 +74,7 @@ def test_key_for_others(alice: Twctl, tmp_path: Path) -> None:
     done = alice("info")
 
     assert done.code == 125
-    assert f"--key {key} can be used by others (mode 0644)" in done.error
+    assert f"key {key} (TWCTL_KEY) can be used by others (mode 0644)" in done.error
     subprocess.run(done.error.partition("run: ")[2], shell=True, check=True)
     assert alice("info").code == 0
 
@@ -86,7 +86,7 @@ def test_nobody_is_asked(trusted: Certificates, verb: tuple[str, ...]) -> None:
 
     error = refused("127.0.0.1:1", trusted, verb, identity)
 
-    assert f"--cert {identity.cert} does not say that it is for a client" in error
+    assert f"cert {identity.cert} (TWCTL_CERT) does not say that it is for a" in error
 
 
 # The end of a certificate
@@ -125,7 +125,9 @@ def test_warning(daemon: Daemon, tmp_path: Path, verb: tuple[str, ...]) -> None:
     warnings = re.findall(r"(?m)^twctl: warning: .*$", done.stderr)
     assert done.code == 0
     assert len(warnings) == 1
-    assert re.search(r"--cert \S+ expires at \S+ \S+ UTC, in 29 days; ", warnings[0])
+    assert re.search(
+        r"cert \S+ \(TWCTL_CERT\) expires at \S+ \S+ UTC, in 29 days; ", warnings[0]
+    )
     assert b"warning" not in done.stdout
     assert "warning" not in again.stderr
 

@@ -37,6 +37,13 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return {"XDG_CONFIG_HOME": str(tmp_path)}
 
 
+def write(environ: dict[str, str], text: str) -> Path:
+    """Write the file of contexts, and return its path."""
+    path = Path(environ["XDG_CONFIG_HOME"]) / "twctl" / "config.toml"
+    path.write_text(text)
+    return path
+
+
 def test_current_context(environ: dict[str, str], tmp_path: Path) -> None:
     """Without flags and variables the current context counts, its files beside it."""
     assert load_profile(Settings(), environ=environ) == Profile(
@@ -45,6 +52,7 @@ def test_current_context(environ: dict[str, str], tmp_path: Path) -> None:
         tmp_path / "twctl" / "ca.pem",
         Path("/certs/work.pem"),
         Path("~/work-key.pem").expanduser(),
+        Settings(*["context 'work'"] * 4),
     )
 
 
@@ -99,12 +107,70 @@ def test_missing_parts(tmp_path: Path, flags: Settings, words: list[str]) -> Non
 
 @pytest.mark.parametrize(
     ("context", "words"),
-    [("none", "it has home, odd, work"), ("odd", "odd.host is not text but int")],
+    [
+        ("none", "there are: home, odd, work; 'twctl context set"),
+        ("odd", "odd.host is not text but int"),
+    ],
 )
 def test_bad_context(environ: dict[str, str], context: str, words: str) -> None:
     """A context that is not there, or not right, is named."""
     with pytest.raises(ProfileError, match=words):
         load_profile(Settings(), context=context, environ=environ)
+
+
+def test_current_context_that_is_gone(environ: dict[str, str]) -> None:
+    """Who has removed the one in use is told how to use another."""
+    write(environ, 'current = "works"\n[contexts.work]\nhost = "work"\n')
+
+    with pytest.raises(
+        ProfileError, match=r"'works' .*'work'\?.*; 'twctl context use "
+    ):
+        load_profile(Settings(), environ=environ)
+
+
+def test_part_that_a_context_lacks(environ: dict[str, str]) -> None:
+    """It is missing from that context, and what may have been meant by it is said."""
+    path = write(environ, 'current = "a"\n[contexts.a]\nhost = "a"\ncrt = "b"\n')
+
+    with pytest.raises(ProfileError) as error:
+        load_profile(Settings(ca="/ca", key="/key"), environ=environ)
+
+    assert str(error.value) == (
+        f"no certificate given, and none in context 'a' in {path}, where 'crt' means"
+        " nothing (did you mean 'cert'?); use --cert, set TWCTL_CERT, or"
+        " 'twctl context set a --cert FILE'"
+    )
+
+
+def test_misspelt_part(environ: dict[str, str]) -> None:
+    """What looks like a part is warned of; notes of somebody's own are not."""
+    path = write(environ, 'current = "a"\n[contexts.a]\nhots = "a"\nnote = "mine"\n')
+    warnings: list[str] = []
+
+    load_profile(
+        Settings("h").over(FILES), context="a", environ=environ, warn=warnings.append
+    )
+
+    assert warnings == [
+        f"context 'a' in {path}: 'hots' means nothing; did you mean 'host'?"
+    ]
+
+
+def test_who_gave_a_file(environ: dict[str, str]) -> None:
+    """Messages name an option, a variable or a context, whichever gave the file."""
+    profile = load_profile(
+        Settings(ca="/f/ca"), environ={**environ, "TWCTL_CERT": "/v/cert"}
+    )
+
+    assert profile.file("ca") == "--ca /f/ca"
+    assert profile.file("cert") == "cert /v/cert (TWCTL_CERT)"
+    assert profile.file("key").endswith("/work-key.pem (context 'work')")
+
+
+def test_who_gave_an_address(environ: dict[str, str]) -> None:
+    """So does what is said of an address."""
+    with pytest.raises(ProfileError, match=r"^'a:b:c' \(TWCTL_HOST\) is not HOST:PORT"):
+        load_profile(FILES, environ={**environ, "TWCTL_HOST": "a:b:c"})
 
 
 def test_context_without_configuration(tmp_path: Path) -> None:
@@ -119,10 +185,9 @@ def test_context_without_configuration(tmp_path: Path) -> None:
 
 def test_configuration_that_is_not_toml(environ: dict[str, str]) -> None:
     """The error names the file and the place in it."""
-    path = Path(environ["XDG_CONFIG_HOME"]) / "twctl" / "config.toml"
-    path.write_text("current = x\n")
+    write(environ, "current = x\n")
 
-    with pytest.raises(ProfileError, match=r"config\.toml cannot be read: .*line 1"):
+    with pytest.raises(ProfileError, match=r"toml is not TOML: .*line 1.*; mend it"):
         load_profile(Settings(), environ=environ)
 
 
