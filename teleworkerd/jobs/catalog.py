@@ -153,7 +153,7 @@ class JobCatalog:
             fits = fitting
 
         if not fits:
-            raise JobNotFound(f"there is no job {ref!r}; see 'twctl list -a'")
+            raise JobNotFound(f"{_say_nothing_found(ref)}; see 'twctl list -a'")
 
         if len(fits) > 1:
             ids = [job.id for job in fits[:_SHOWN]]
@@ -188,3 +188,13 @@ class JobCatalog:
         )
         jobs = [self._jobs[job_id] for job_id in ids]
         return sorted(jobs, key=lambda job: job.identity.created_at, reverse=True)
+
+
+def _say_nothing_found(ref: str) -> str:
+    if len(ref) < MIN_PREFIX:
+        return (
+            f"there is no job of the name {ref!r}, and the beginning of an ID has"
+            f" {MIN_PREFIX} characters or more"
+        )
+
+    return f"there is no job {ref!r}"

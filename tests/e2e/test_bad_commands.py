@@ -126,10 +126,15 @@ def test_names_and_prefixes(alice: Twctl) -> None:
 
 
 def test_short_prefix(alice: Twctl) -> None:
-    """A prefix of fewer than four characters leads nowhere."""
+    """A prefix of fewer than four characters leads nowhere, and is told why."""
     job = alice.run("true")
 
-    assert alice("status", job[:3]).code == 1
+    done = alice("status", job[:3])
+
+    assert done.code == 1
+    assert (
+        f"name '{job[:3]}', and the beginning of an ID has 4 characters" in done.error
+    )
 
 
 def test_name_that_is_taken(alice: Twctl) -> None:
