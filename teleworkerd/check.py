@@ -11,7 +11,7 @@ from typing import Final
 
 from teleworkerd.certfiles import read_files
 from teleworkerd.check_limits import describe_driver, describe_limits
-from teleworkerd.config import Config
+from teleworkerd.config import Config, unknown_variables
 from teleworkerd.daemon.accounts import check_accounts, doubts, find_server_account
 from teleworkerd.daemon.facts import DaemonFacts, DaemonState, describe_end
 from teleworkerd.daemon.listening import listen
@@ -79,7 +79,9 @@ def _doubts(config: Config) -> Iterator[str]:
         yield from doubts(find_server_account(config.daemon), config.jobs)
 
     with suppress(TeleworkerError):
-        yield from warnings(read_files(config.certs), time.time())
+        files = read_files(config.certs)
+        server_context(files)  # what keeps it from its start has been said
+        yield from warnings(files, time.time())
 
     if os.path.exists(config.certs / _CA_KEY):  # noqa: PTH110  never raises
         yield (
@@ -89,6 +91,8 @@ def _doubts(config: Config) -> Iterator[str]:
 
     if config.access.default is Role.ADMIN or "*" in config.access.admin:
         yield "[access]: everybody is an admin"
+
+    yield from unknown_variables()
 
 
 def _say(line: str) -> None:

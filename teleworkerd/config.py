@@ -3,11 +3,12 @@
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+from teleworkerd.failpoints import VARIABLE
 from teleworkerd.protocol.errors import RemoteProtocolError
 from teleworkerd.protocol.fields import dump, reader
 from teleworkerd.protocol.framing import MAX_FRAME
@@ -31,6 +32,8 @@ from teleworkerd.trusted import check_trusted
 
 DEFAULT_FILE: Final = Path("/etc/teleworker/teleworkerd.toml")
 ENVIRONMENT: Final = "TELEWORKERD_"
+
+_FILE_VARIABLE: Final = "TELEWORKERD_CONFIG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +118,34 @@ def find_file(
     return named or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
 
 
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return a sentence for each variable that looks like a setting, and is none."""
+    names = (item.name.upper() for item in fields(DaemonConfig))
+    known = [_FILE_VARIABLE, VARIABLE, *(ENVIRONMENT + name for name in names)]
+    return [
+        f"{name} in the environment means nothing{guess(name, known)}"
+        for name in environ
+        if name.startswith(ENVIRONMENT) and name not in known
+    ]
+
+
+def guess(word: str, known: Sequence[str]) -> str:
+    """Return, as the rest of a sentence, which of *known* may have been meant."""
+    import difflib  # noqa: PLC0415 - the keeper is to stay small
+
+    guesses = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
+    return f"; did you mean {guesses[0]}?" if guesses else ""
+
+
 def parse(settings: Mapping[str, Any], *, source: str = "configuration") -> Config:
     """Return the configuration that *settings* spell; raises `ConfigError`."""
     _check_names(settings, Config, source)
 
     try:
         read = reader(cast("object", Config))
-        config = cast("Config", read(_listed(settings), source))
+        config = cast("Config", read(_listed(settings), ""))
     except RemoteProtocolError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(f"{source}: {str(error).removeprefix('.')}") from None
 
     _check_size(config, source)
     return config
@@ -144,7 +166,7 @@ def _check_size(config: Config, source: str) -> None:
 
 
 def _named_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
-    named = environ.get("TELEWORKERD_CONFIG")
+    named = environ.get(_FILE_VARIABLE)
     return path or (Path(named) if named is not None else None)
 
 

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from teleworkerd import __version__
-from teleworkerd.config import Config, find_file, load
+from teleworkerd.config import Config, find_file, guess, load, unknown_variables
 from teleworkerd.daemon import control, supervisor
 from teleworkerd.log import set_up
 from teleworkerd.protocol.errors import TeleworkerError
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # As it is often typed: flags that both have come first.
         return _reload(given[:-1])
 
-    arguments = vars(_parser().parse_args(given))
+    arguments = _parse(given)
     path, check = arguments.pop("config"), arguments.pop("check")
     flags = {name: value for name, value in arguments.items() if value is not None}
 
@@ -72,6 +72,10 @@ def _run(config: Config, path: Path | None, read: Callable[[], Config]) -> int:
         find_file(path) or "none",
         config.state_dir,
     )
+
+    for unknown in unknown_variables():
+        log.warning("%s", unknown)
+
     status = supervisor.run(config, reload=read)
 
     if status == 0:
@@ -103,9 +107,25 @@ def _check(config: Config) -> int:
     return check(config)
 
 
+def _parse(given: Sequence[str]) -> dict[str, Any]:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(given)
+
+    if rest:
+        meant = guess(rest[0], ["reload"])
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{meant}")
+
+    return vars(arguments)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="teleworkerd",
+        usage="%(prog)s [--config FILE] [--state-dir DIR] [--listen HOST:PORT]"
+        " [--certs DIR]\n"
+        "                   [--log-level L] [--log-format text|json] [--check]"
+        " [--version]\n"
+        "       %(prog)s reload [--config FILE] [--state-dir DIR] [--restart-server]",
         description="Run Linux commands as jobs for clients with a certificate.",
         epilog="Each flag may also be given as TELEWORKERD_<NAME> in the environment"
         " or in the configuration file. 'teleworkerd reload' has one that runs read"

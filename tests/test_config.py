@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from teleworkerd import config as config_module
-from teleworkerd.config import Config, load, parse
+from teleworkerd.config import Config, load, parse, unknown_variables
 from teleworkerd.protocol.fields import dump
 from teleworkerd.protocol.types import OnFull, Role
 from teleworkerd.settings import (
@@ -106,6 +106,19 @@ def test_every_daemon_setting_has_a_variable(name: str) -> None:
     assert getattr(config.daemon, name) == value
 
 
+def test_unknown_variables() -> None:
+    """A variable that looks like a setting and is none is told of, with what may be."""
+    environ = {"TELEWORKERD_LISEN": "h:1", "TELEWORKERD_LISTEN": "h:1", "LISTEN": "1"}
+
+    (said,) = unknown_variables(environ)
+
+    assert said.startswith("TELEWORKERD_LISEN in the environment means nothing;")
+    assert said.endswith(" did you mean TELEWORKERD_LISTEN?")
+    assert unknown_variables({"TELEWORKERD_JOB_MEM": "100"}) == [
+        "TELEWORKERD_JOB_MEM in the environment means nothing"
+    ]
+
+
 def test_file_named_by_the_environment(file: Path) -> None:
     """TELEWORKERD_CONFIG names the file, unless the caller does."""
     environ = {"TELEWORKERD_CONFIG": str(file)}
@@ -130,7 +143,7 @@ def test_default_file_is_read_when_it_is_there(no_default_file: Path) -> None:
     [
         ("[demon]\n", r"some\.toml: there is no setting 'demon'; known are daemon, j"),
         ("[jobs]\nusr = 1\n", r"some\.toml: \[jobs\]: there is no setting 'usr'"),
-        ("[jobs]\nuser = 1\n", r"some\.toml\.jobs\.user: text expected, int found"),
+        ("[jobs]\nuser = 1\n", r"some\.toml: jobs\.user: text expected, int found"),
         ("[jobs]\nlinger = '1'\n", r"jobs\.linger: a number expected, str found"),
         ("[jobs]\nlinger = true\n", r"jobs\.linger: a number expected, bool found"),
         ("[jobs]\nlinger = nan\n", r"jobs\.linger: nan is not finite"),
@@ -149,8 +162,8 @@ def test_default_file_is_read_when_it_is_there(no_default_file: Path) -> None:
         ("[retention]\nbytes = '1G'\n", r"retention\.bytes: an integer expected"),
         ("[retention]\ninterval = 0\n", r"retention\.interval: 0\.0 is not from 1"),
         ("[retention]\nsize = 1\n", r"\[retention\]: there is no setting 'size'; know"),
-        ("jobs = 3\n", r"some\.toml\.jobs: a map expected, int found"),
-        ("daemon = 3\n", r"some\.toml\.daemon: a map expected, int found"),
+        ("jobs = 3\n", r"some\.toml: jobs: a map expected, int found"),
+        ("daemon = 3\n", r"some\.toml: daemon: a map expected, int found"),
         ("[daemon]\nlisten = 7443\n", r"daemon\.listen: text expected, int found"),
         ("[daemon]\nlisten = 'x'\n", r"listen address 'x' is not HOST:PORT"),
         ("[daemon]\nlog_level = 'loud'\n", r"log_level 'loud' is none of debug, info"),

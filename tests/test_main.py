@@ -138,6 +138,16 @@ def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None
     assert "usage:" in capsys.readouterr().err
 
 
+def test_misspelt_reload(capsys: pytest.CaptureFixture[str]) -> None:
+    """`reload` stands in the usage, and is guessed from what is near it."""
+    with pytest.raises(SystemExit):
+        main(["reloda"])
+
+    error = capsys.readouterr().err
+    assert "teleworkerd reload [--config FILE]" in error
+    assert error.endswith("unrecognized arguments: reloda; did you mean reload?\n")
+
+
 def test_reload(
     flags: list[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -272,6 +282,18 @@ def test_check_of_a_key_that_does_not_fit(
 
     assert main([*flags, "--check"]) == 1
     assert "is not the key of" in capsys.readouterr().out
+
+
+def test_check_of_variables(
+    flags: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A variable that means nothing is warned of."""
+    monkeypatch.setenv("TELEWORKERD_LISEN", "x:1")
+
+    assert main([*flags, "--check"]) == 0
+    assert "WARN  TELEWORKERD_LISEN in the environment" in capsys.readouterr().out
 
 
 def test_check_of_a_full_disk(

@@ -238,6 +238,13 @@ def test_environment_is_read(
     assert daemon.address == f"127.0.0.1:{port}"
 
 
+def test_misspelt_variable(start_daemon: StartDaemon) -> None:
+    """A variable that means nothing is in the log, with what may have been meant."""
+    daemon = start_daemon(environment={"TELEWORKERD_LOG_LEVLE": "debug"})
+
+    assert "did you mean TELEWORKERD_LOG_LEVEL?" in daemon.log()
+
+
 def test_environment_wins_over_the_file(
     start_daemon: StartDaemon, place: Place, certs: Certificates
 ) -> None:
