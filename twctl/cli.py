@@ -151,8 +151,10 @@ def _call(arguments: list[str]) -> int:
 def _explain_usage(error: typer.TyperException, call: Call) -> int:
     what = " ".join(error.format_message().split()).removesuffix(".")
     verb = f" {call.verb}" if call.verb in {*VERBS, *ALIASES} else ""
+    context = getattr(error, "ctx", None)  # not everything knows where it was
+    command = f"twctl{verb}" if context is None else context.command_path
     see = " See" if what.endswith("?") else "; see"
-    print_error(f"{what}{see} 'twctl{verb} --help'")
+    print_error(f"{what}{see} '{command} --help'")
     return ours() if call.verb == "run" else ExitCode.USAGE
 
 

@@ -96,6 +96,23 @@ def test_restart(start_daemon: StartDaemon, certs: Certificates) -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_server_gone_for_good(start_daemon: StartDaemon, certs: Certificates) -> None:
+    """Who cannot hear more is told how to go on after what was told."""
+    daemon = start_daemon()
+    alice = Twctl(daemon, certs.of("alice"))
+    alice.ended(alice.shell("true"))
+
+    with alice.start("events", "-f", "--no-reconnect") as events:
+        seen = events.until(b"finished").splitlines()
+        daemon.stop()
+        done = events.finish()
+
+    assert done.code == 125
+    number = int(seen[-1].split()[0])
+    assert done.stderr.startswith("twctl: error: ")
+    assert done.stderr.endswith(f"go on with 'twctl events -f --since-seq {number}'\n")
+
+
 def test_of_others(alice: Twctl, bob: Twctl) -> None:
     """Who may not see others' jobs hears nothing of them."""
     job = alice.shell("true")

@@ -46,7 +46,10 @@ def _parse_grace(text: str) -> float | None:
     if text == FOR_EVER:
         return None
 
-    seconds = parse_duration(text)
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or {FOR_EVER} for ever") from error
 
     if seconds > MAX_GRACE:
         raise ValueError(f"{text!r} is too long; the most is {MAX_GRACE:.0f} s")

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
-from teleworkerd.protocol.errors import InvalidRequest
+from teleworkerd.protocol.errors import ConnectionClosed, InvalidRequest
 from teleworkerd.protocol.messages import EventsRequest, ListRequest
 from teleworkerd.protocol.status import JobStatus
 from twctl.client import Client
@@ -67,7 +67,7 @@ async def _tell(
         if from_now:
             request = replace(request, since=(await client.info()).newest_event)
 
-        async with aclosing(_news(client, request)) as pages:
+        async with aclosing(_with_advice(_news(client, request), request)) as pages:
             async for page in pages:
                 if page.missed:
                     print_notice(
@@ -83,6 +83,24 @@ async def _tell(
                 sys.stdout.flush()
 
     return ExitCode.OK
+
+
+async def _with_advice(
+    pages: AsyncGenerator[News, None], request: EventsRequest
+) -> AsyncGenerator[News, None]:
+    """Yield *pages*; who loses the connection for good is told how to go on."""
+    upto = request.since
+
+    async with aclosing(pages):
+        try:
+            async for page in pages:
+                yield page
+                upto = page.upto
+        except ConnectionClosed as error:
+            follow = " -f" if request.follow else ""
+            raise type(error)(
+                f"{error}; go on with 'twctl events{follow} --since-seq {upto}'"
+            ) from error.__cause__
 
 
 async def _watch(
