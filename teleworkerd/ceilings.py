@@ -145,11 +145,9 @@ class Ceilings:
         if not most or (asked is not None and asked <= most):
             return
 
-        unit = _UNITS[limit]
-        what = "no limit" if asked is None else f"{asked:.10g}{unit}"
+        rule = f"one job may have {most:.10g}{_UNITS[limit]} ([limits] {name})"
         raise CeilingReached(
-            f"{limit}: {what} is more than the {most:.10g}{unit} that one job may have"
-            f" ([limits] {name}); ask for at most that with --{limit}",
+            _too_much(limit, asked, rule),
             ceiling=name,
             limit=limit,
             most=most,
@@ -171,13 +169,14 @@ class Ceilings:
 
         unit = _UNITS[limit]
         taken = held.get(limit, 0)
-        rule = f"the running jobs of {whose} together may have {most:.10g}{unit}"
+        rule = (
+            f"the running jobs of {whose} together may have {most:.10g}{unit}"
+            f" ([limits] {name})"
+        )
 
         if asked is None or asked > most:
-            what = "no limit" if asked is None else f"{asked:.10g}{unit}"
             raise CeilingReached(
-                f"{limit}: {what} is too much: {rule} ([limits] {name}); ask for less"
-                f" with --{limit}",
+                _too_much(limit, asked, rule),
                 ceiling=name,
                 limit=limit,
                 most=most,
@@ -186,8 +185,8 @@ class Ceilings:
 
         if round(taken + asked, _DIGITS) > most:
             raise CeilingReached(
-                f"{limit}: {rule} ([limits] {name}), and {taken:.10g}{unit} of it are"
-                f" taken; ask for less with --{limit}, or wait until jobs have ended",
+                f"{limit}: {rule}, and {taken:.10g}{unit} of it are taken; ask for less"
+                f" with --{limit}, or wait until jobs have ended",
                 ceiling=name,
                 limit=limit,
                 most=most,
@@ -199,3 +198,11 @@ class Ceilings:
             value: float = getattr(held.limits, measure) or 0
             for sums in (self._total, self._by_owner[held.owner]):
                 sums[measure] = round(sums[measure] + sign * value, _DIGITS)
+
+
+def _too_much(limit: str, asked: float | None, rule: str) -> str:
+    if asked is None:
+        return f"{limit}: each job needs a limit: {rule}; give one with --{limit}"
+
+    what = f"{asked:.10g}{_UNITS[limit]}"
+    return f"{limit}: {what} is too much: {rule}; ask for at most that with --{limit}"

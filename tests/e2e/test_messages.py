@@ -97,8 +97,8 @@ ROWS: Final = (
     Row(
         ErrorCode.LIMIT_REJECTED,
         "run --mem 101 true",
-        "mem: 101 MB is more than the 100 MB that one job may have ([limits] job_mem);"
-        " ask for at most that with --mem",
+        "mem: 101 MB is too much: one job may have 100 MB ([limits] job_mem); ask for"
+        " at most that with --mem",
         125,
     ),
     Row(
