@@ -102,6 +102,18 @@ def test_jobs(alice: Twctl) -> None:
     alice("kill", running)
 
 
+def test_no_job_twice(alice: Twctl) -> None:
+    """One that stands there is not offered again, and none where one was enough."""
+    first = alice.run("--name", "first", "--", "sleep", "300")
+    second = alice.run("--", "sleep", "300")
+
+    assert second in words(alice, "kill", first, "")
+    assert not {first, "first"} & {*words(alice, "kill", "first", "")}
+    assert words(alice, "attach", first, "") == []
+    assert words(alice, "status", "-o", "json", first, "") == []
+    alice("kill", first, second)
+
+
 def test_filters(alice: Twctl) -> None:
     """What jobs have can be looked for."""
     job = alice.run("--name", "f1", "-l", "team=red", "--", "true")
@@ -143,6 +155,8 @@ def test_contexts(alice: Twctl) -> None:
 
     assert words(alice, "--context", "off") == ["office"]
     assert words(alice, "context", "use", "") == ["office"]
+    assert words(alice, "context", "use", "office", "") == []
+    assert words(alice, "context", "rm", "office", "") == []
     alice("context", "rm", "office")
 
 

@@ -91,6 +91,7 @@ class _Place:
 
     command: Any
     names: list[str]  # of the verbs up to here
+    arguments: list[str]
     option: str | None = None  # whose value comes next
     has_options: bool = True  # still: behind `--`, or `run`'s command, are none
 
@@ -133,6 +134,9 @@ class Completion:
         if hasattr(place.command, "list_commands"):
             return self._verbs(place.command)
 
+        if not self._takes_another(place):
+            return ()
+
         return self._arguments(place)
 
     def takes_file(self) -> bool:
@@ -146,7 +150,7 @@ class Completion:
         return place.names == ["run"] and not self._is_option
 
     def _walk(self, group: Any, words: Sequence[str]) -> _Place:
-        place = _Place(group, [])
+        place = _Place(group, [], [])
 
         for word in words:
             if place.option is not None:
@@ -166,6 +170,7 @@ class Completion:
             elif not hasattr(place.command, "get_command"):
                 settings = place.command.context_settings
                 place.has_options &= settings.get("allow_interspersed_args", True)
+                place.arguments.append(word)
             elif (found := self._command(place.command, word)) is not None:
                 place.command = found
                 place.names.append(word)
@@ -175,20 +180,23 @@ class Completion:
     def _command(self, group: Any, name: str) -> Any:
         return group.get_command(self._context, name)
 
-    def _params(self, command: Any) -> Iterator[Any]:
+    def _params(self, command: Any, kind: str) -> Iterator[Any]:
         return (
             param
             for param in command.get_params(self._context)
-            if param.param_type_name == "option"
+            if param.param_type_name == kind
         )
+
+    def _takes_another(self, place: _Place) -> bool:
+        counts = [param.nargs for param in self._params(place.command, "argument")]
+        return -1 in counts or len(place.arguments) < sum(counts)
 
     def _find(self, command: Any, name: str) -> Any:
-        return next(
-            (param for param in self._params(command) if name in param.opts), None
-        )
+        options = self._params(command, "option")
+        return next((param for param in options if name in param.opts), None)
 
     def _options(self, command: Any) -> Candidates:
-        for param in self._params(command):
+        for param in self._params(command, "option"):
             for name in param.opts:
                 yield name, param.help or ""
 
@@ -212,7 +220,8 @@ class Completion:
     def _arguments(self, place: _Place) -> Candidates:
         match place.names:
             case ["context", "use" | "rm" | "set"]:
-                return self._contexts()
+                contexts = self._contexts()
+                return (each for each in contexts if each[0] not in place.arguments)
             case ["completion"]:
                 return ((shell, "") for shell in SCRIPTS)
             case [verb] if verb in JOBS:
@@ -233,6 +242,9 @@ class Completion:
         jobs = within(PATIENCE, lambda: self._list(states))
 
         for job in jobs:
+            if {job.id, job.name} & {*self._place.arguments}:
+                continue
+
             yield job.id, f"{job.state}: {shorten(command_line(job))}"
 
             if job.name is not None:
