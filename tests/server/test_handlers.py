@@ -278,7 +278,9 @@ async def test_remove_and_go(certs: Certificates, tmp_path: Path) -> None:
         await play.alice.leave()
         await until(lambda: len(play.server.sessions) == 1, what="the end of alice")
         play.executor.bin.set()
-        await until(lambda: not play.manager._removals._tasks, what="the end of the removals")
+        await until(
+            lambda: not play.manager._removals._tasks, what="the end of the removals"
+        )
         counts = play.manager.counts()
 
     assert error_of(error) == (1, "cancelled")
