@@ -104,11 +104,11 @@ def test_jobs(alice: Twctl) -> None:
 
 def test_no_job_twice(alice: Twctl) -> None:
     """One that stands there is not offered again, and none where one was enough."""
-    first = alice.run("--name", "first", "--", "sleep", "300")
+    first = alice.run("--name", "one", "--", "sleep", "300")
     second = alice.run("--", "sleep", "300")
 
     assert second in words(alice, "kill", first, "")
-    assert not {first, "first"} & {*words(alice, "kill", "first", "")}
+    assert not {first, "one"} & {*words(alice, "kill", "one", "")}
     assert words(alice, "attach", first, "") == []
     assert words(alice, "status", "-o", "json", first, "") == []
     alice("kill", first, second)
