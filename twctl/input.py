@@ -38,7 +38,8 @@ class JobInput:
     It begins on `async with`, in place of whoever sent before. Leaving the block in
     good order is `close`; after `leave`, or with an error, stdin stays open.
     `ended` says why no more is taken, once that is so; `taken` counts the bytes
-    of ours that the job has in its stdin.
+    of ours that the job has in its stdin. As with a file, there is a `ValueError` for
+    who writes after `close`, or does anything outside the block or after `leave`.
     """
 
     def __init__(self, link: Link, job: str) -> None:
@@ -84,6 +85,10 @@ class JobInput:
             await self._wait()
 
         self._check()
+
+        if self._has_end:
+            raise ValueError(f"the input of job {self._request.job} is closed")
+
         self._data += data
         self._wake()
 
@@ -95,6 +100,9 @@ class JobInput:
 
     async def close(self) -> InputEndReason:
         """Send the end, and return why no more is taken when that is so."""
+        if self.ended is None:
+            self._check_open()
+
         self._has_end = True
         self._wake()
         return await self.wait()
@@ -102,30 +110,34 @@ class JobInput:
     async def leave(self) -> None:
         """Leave stdin open for another sender; what was not taken is thrown away.
 
-        To have it taken, `drain` first.
+        To have it taken, `drain` first. Again is no harm.
         """
-        self._has_left = True
         await self._give_up()
 
     async def wait(self) -> InputEndReason:
         """Return why no more is taken, when that is so."""
         while self.ended is None:
-            if self._error is not None:
-                raise self._error
-
+            self._check_open()
             await self._wait()
 
         return self.ended
 
     def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
         if self.ended is not None:
             raise InputEnded(self._request.job, self.ended)
 
-        if self._has_end or self._has_left:
-            raise AssertionError("a write after the end")
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+        if self._task is None or self._has_left:
+            raise ValueError(
+                f"the input of job {self._request.job} was left; nothing comes of it"
+                if self._has_left
+                else f"the input of job {self._request.job} begins with 'async with'"
+            )
 
     async def _wait(self) -> None:
         self._moved.clear()
@@ -136,6 +148,8 @@ class JobInput:
             self._feed.wake()
 
     async def _give_up(self) -> None:
+        self._has_left = True
+
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -1,5 +1,6 @@
 """The library: a job on a server, as `RemoteJob`."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -85,18 +86,39 @@ class RemoteJob:
         request = StatusRequest(0, self._ref or self.id)
         return (await self._link.ask(request, StatusResponse)).status
 
-    async def wait(self) -> JobStatus:
+    async def wait(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - of 0 it has a meaning too
+    ) -> JobStatus:
         """Return the job's last status, when it has ended.
+
+        Raises `TimeoutError` when that takes longer than *timeout* seconds; the job
+        goes on. With 0 it is asked for once.
 
         ::
 
-            async with asyncio.timeout(60):
-                status = await job.wait()
-
+            status = await job.wait(timeout=60)
             print(status.exit_code, status.reason)
         """
+        try:
+            async with asyncio.timeout(timeout or None):
+                return await (self._wait() if timeout != 0 else self._look())
+        except TimeoutError:
+            raise TimeoutError(
+                f"job {self.id} has not ended within {timeout:g} s"
+            ) from None
+
+    async def _wait(self) -> JobStatus:
         request = WaitRequest(0, await self.resolve())
         return (await self._link.ask(request, StatusResponse)).status
+
+    async def _look(self) -> JobStatus:
+        status = await self.status()
+
+        if not status.state.is_final:
+            raise TimeoutError
+
+        return status
 
     async def kill(self, signal: int = SIGKILL, *, tree: bool = False) -> bool:
         """Send a signal; return False when the job had ended already.

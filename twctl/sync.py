@@ -17,7 +17,6 @@ What each does, and what it raises, is told at `twctl.Client`, `twctl.RemoteJob`
 Ctrl-C ends what waits, and the client goes on.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -128,14 +127,16 @@ class Client:
         return self._client.is_up
 
     def close(self) -> None:
-        """End the connection; again is no harm."""
-        if self._loop is not None and not self._loop.is_closed:
+        """End the connection; again is no harm, nor in a process that was forked."""
+        loop = self._loop
+
+        if loop is not None and loop.is_ours and not loop.is_closed:
             try:
                 # Another thread may close it just now.
                 with suppress(ConnectionClosed):
-                    self._loop.call(self._client.__aexit__(None, None, None))
+                    loop.call(self._client.__aexit__(None, None, None))
             finally:
-                self._loop.close()
+                loop.close()
 
     def run(
         self, argv: Sequence[Argument], **options: Unpack[RunOptions]
@@ -239,12 +240,7 @@ class RemoteJob:
         Raises `TimeoutError` when that takes longer than *timeout* seconds; the job
         goes on.
         """
-        try:
-            return self._loop.call(asyncio.wait_for(self._job.wait(), timeout))
-        except TimeoutError:
-            raise TimeoutError(
-                f"the job {self.id} has not ended within {timeout} seconds"
-            ) from None
+        return self._loop.call(self._job.wait(timeout))
 
     def kill(self, signal: int = SIGKILL, *, tree: bool = False) -> bool:
         """Send a signal; return False when the job had ended already."""
@@ -304,7 +300,8 @@ class JobInput:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._loop.call(self._stdin.__aexit__(exc_type, exc_value, traceback))
+        if self._loop.is_ours:  # a process that was forked has no say in it
+            self._loop.call(self._stdin.__aexit__(exc_type, exc_value, traceback))
 
     @property
     def ended(self) -> InputEndReason | None:

@@ -1,9 +1,11 @@
 """An event loop on a thread of its own, for callers who have none."""
 
 import asyncio
+import atexit
 import contextlib
 import os
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
@@ -20,8 +22,8 @@ _CLOSED: Final = "the client is closed; make another one"
 class LoopThread:
     """Runs coroutines for any number of threads, until it is closed.
 
-    A program that forks has it in the parent alone: in the child each call is a
-    `RuntimeError`.
+    The end of the program closes it as well. A program that forks has it in the
+    parent alone: in the child each call is a `RuntimeError`.
     """
 
     def __init__(self) -> None:
@@ -35,6 +37,12 @@ class LoopThread:
         self._stopped = asyncio.Event()
         self._thread = threading.Thread(target=self._work, name="twctl", daemon=True)
         self._thread.start()
+        _open.add(self)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was made by this process, and not by one that forked it."""
+        return self._pid == os.getpid()
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run *coroutine* to its end, and return what it returns.
@@ -96,7 +104,7 @@ class LoopThread:
 
     def close(self) -> None:
         """End the thread; again is no harm."""
-        if self._pid != os.getpid():
+        if not self.is_ours:
             return
 
         with self._closing:
@@ -128,7 +136,7 @@ class LoopThread:
 
     def _end(self, generator: AsyncGenerator[Any, None]) -> None:
         """Close *generator*; the end of the loop does so as well."""
-        if self._pid != os.getpid() or self.is_closed:
+        if not self.is_ours or self.is_closed:
             return
 
         # The garbage collector finds an iterator that nobody has in whichever thread
@@ -144,7 +152,7 @@ class LoopThread:
         return threading.current_thread() is self._thread
 
     def _check(self) -> None:
-        if self._pid != os.getpid():
+        if not self.is_ours:
             raise RuntimeError(
                 "this client was made before a fork; make another one in this process"
             )
@@ -157,6 +165,17 @@ class LoopThread:
 
         if self.is_closed:
             raise ConnectionClosed(_CLOSED)
+
+
+_open: "Final[weakref.WeakSet[LoopThread]]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    # Once the interpreter goes down the threads stand still: whatever is collected
+    # then, an iterator for one, would wait for them in vain.
+    for loop in list(_open):
+        loop.close()
 
 
 def _wait_for(event: threading.Event) -> None:

@@ -3,6 +3,8 @@
 import inspect
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -92,6 +94,21 @@ def test_time_out(client: Client) -> None:
 
     assert job.stop(grace=5)
     assert job.wait().state is JobState.STOPPED
+
+
+def test_look(client: Client) -> None:
+    """A wait of no time says how it ended, if it did."""
+    job = client.run(["true"])
+    job.wait()
+
+    assert job.wait(timeout=0).exit_code == 0
+
+    running = client.run(["sleep", "300"])
+
+    with pytest.raises(TimeoutError, match=f"{running.id} has not ended within 0 s"):
+        running.wait(timeout=0)
+
+    assert running.kill()
 
 
 def test_interrupt(client: Client) -> None:
@@ -200,6 +217,57 @@ def test_fork(client: Client) -> None:
 
     assert os.waitstatus_to_exitcode(done[1]) == 5
     assert client.info().name == "alice"
+
+
+def test_leaving_after_a_fork(client: Client) -> None:
+    """A child leaves the blocks of its parent with its own exit code."""
+    job = client.run(["cat"], stdin=True)
+
+    with job.input() as stdin:
+        child = os.fork()
+
+        if child == 0:
+            try:
+                stdin.__exit__(None, None, None)
+                client.__exit__(None, None, None)
+                os._exit(5)
+            finally:
+                os._exit(6)
+
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+        stdin.write(b"x")
+
+    assert job.wait().stdout.end == 1
+
+
+PROGRAM: Final = """
+import sys
+import twctl.sync
+
+client = twctl.sync.connect(sys.argv[1], ca=sys.argv[2], cert=sys.argv[3],
+                            key=sys.argv[4]).__enter__()
+job = client.run(["sh", "-c", "echo up; exec sleep 300"])
+output = job.output()
+print(job.id, next(output).data)
+"""
+
+
+def test_end_of_a_program(daemon: Daemon, certs: Certificates, client: Client) -> None:
+    """A program ends that has left a client and an iterator open."""
+    alice = certs.of("alice")
+    files = [certs.ca, alice.cert, alice.key]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, daemon.address, *files],
+        capture_output=True,
+        timeout=30,
+        check=False,
+        text=True,
+    )
+    job, _, rest = done.stdout.partition(" ")
+
+    assert client.job(job).kill()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rest == "b'up\\n'\n"
 
 
 @pytest.mark.parametrize("mine", SAME)
