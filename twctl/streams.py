@@ -59,39 +59,44 @@ async def watch_use(
     """
     while True:
         session = await link.present(request)
-        samples, cancel = await session.watch(request)
 
         try:
-            while (sample := await samples.next()) is not None:
-                link.answered()
-                yield sample
+            samples, cancel = await session.watch(request)
+
+            try:
+                while (sample := await samples.next()) is not None:
+                    link.answered()
+                    yield sample
+            finally:
+                cancel()
         except TeleworkerError as error:
             await link.go_on(session, error, request)
         else:
             return
-        finally:
-            cancel()
 
 
 async def follow_news(link: Link, request: EventsRequest) -> AsyncGenerator[News, None]:
     """Yield what has become of jobs, each once and in order, over lost connections."""
     while True:
         session = await link.present(request)
-        inbox, cancel = await session.hear(request)
-        link.heard()
 
         try:
-            while (news := await inbox.next()) is not None:
-                link.answered()
-                request = replace(request, since=news.upto)
-                yield news
+            inbox, cancel = await session.hear(request)
+
+            try:
+                link.heard()
+
+                while (news := await inbox.next()) is not None:
+                    link.answered()
+                    request = replace(request, since=news.upto)
+                    yield news
+            finally:
+                cancel()
         except TeleworkerError as error:
             await link.go_on(session, error, request)
         else:
             if not inbox.is_cut:
                 return
-        finally:
-            cancel()
 
 
 async def _read_on(

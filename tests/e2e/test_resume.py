@@ -1,12 +1,13 @@
 """Over a network that cuts, delays and swallows, every byte arrives once."""
 
+import asyncio
 import hashlib
 import os
 import random
 import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,6 +293,39 @@ async def test_black_hole(
     assert before.data == b"before\n"
     assert b"".join(chunk.data for chunk in after) == b"after\n"
     assert proxy.accepted == 2
+
+
+@pytest.mark.parametrize("watch", ["top", "events"])
+async def test_cut_before_its_turn(
+    alice: Twctl, certs: Certificates, proxy: Proxy, watch: str
+) -> None:
+    """What waits for its turn to be asked when the connection is cut is asked again."""
+    job = alice.run("sleep", "300")
+
+    async with connect(proxy, certs) as client:
+        waiting = asyncio.create_task(client.job(job).wait())
+        await client.info()  # the wait was asked before it
+        assert client._link._session is not None
+        client._link._session._exchanges._slots = asyncio.Semaphore(0)
+        watched: AsyncGenerator[twctl.Sample | twctl.News, None] = (
+            client.top() if watch == "top" else client.events()
+        )
+        first = asyncio.ensure_future(anext(watched))
+        await asyncio.sleep(0)
+        proxy.reset()
+        assert job in jobs_in(await first)
+        await watched.aclose()
+        assert not waiting.done()
+        alice("kill", job)
+        await waiting
+
+
+def jobs_in(news: twctl.Sample | twctl.News) -> list[str]:
+    """Return the IDs of those that are told of."""
+    if isinstance(news, twctl.Sample):
+        return [use.status.id for use in news.jobs]
+
+    return [each.job for each in news.jobs]
 
 
 @pytest.mark.parametrize("arguments", [("tail", "-f"), ("wait",)], ids=" ".join)
