@@ -7,8 +7,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from teleworkerd.protocol.errors import JobNotFound
 from teleworkerd.protocol.messages import (
-    MAX_PAGE,
     EventsRequest,
     InfoRequest,
     ListRequest,
@@ -25,6 +25,7 @@ from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import JobState, OnFull
 from twctl.job import RemoteJob
 from twctl.link import Link
+from twctl.listing import Listing
 from twctl.news import News
 from twctl.profile import Profile, Settings, load_profile
 from twctl.sampling import Rates, Sample
@@ -204,24 +205,19 @@ class Client:
             for status in await client.list(states=["running"], limit=20):
                 print(status.id, status.name, status.command)
         """
-        wanted = tuple(map(JobState, states))
-        found: list[JobStatus] = []
-        before = None
+        request = ListRequest(
+            0, tuple(map(JobState, states)), name, dict(labels or {}), owner=owner
+        )
+        listing = Listing(request, limit)
 
-        while limit is None or len(found) < limit:
-            page = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(found))
-            request = ListRequest(
-                0, wanted, name, dict(labels or {}), page, before, owner
-            )
-            response = await self._link.ask(request, ListResponse)
-            found += response.jobs
+        while (request_of_page := listing.request) is not None:
+            try:
+                listing.take(await self._link.ask(request_of_page, ListResponse))
+            except JobNotFound:
+                if not listing.step_back():
+                    raise
 
-            if not response.more or not response.jobs:
-                break
-
-            before = response.jobs[-1].id
-
-        return found
+        return listing.jobs
 
     async def top(
         self,

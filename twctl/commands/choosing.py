@@ -1,18 +1,20 @@
 """Which jobs a verb is for: those that are named, or all that fit filters."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from teleworkerd.protocol.messages import MAX_PAGE, ListRequest
+from teleworkerd.protocol.errors import JobNotFound
+from teleworkerd.protocol.messages import ListRequest
 from teleworkerd.protocol.responses import ListResponse
 from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import JobState
 from twctl.blocking import BlockingSession
 from twctl.commands.filters import Filters, parse_filters
 from twctl.commands.options import job_ref, parsed
+from twctl.listing import Listing
 from twctl.render import print_notice
 
 
@@ -94,16 +96,13 @@ def read_pages(
     session: BlockingSession, request: ListRequest, limit: int | None = None
 ) -> list[JobStatus]:
     """Return what *request* asks for, page by page, at most *limit* jobs."""
-    jobs: list[JobStatus] = []
+    listing = Listing(request, limit)
 
-    while limit is None or len(jobs) < limit:
-        size = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(jobs))
-        response = session.ask(replace(request, limit=size), ListResponse)
-        jobs += response.jobs
+    while (request_of_page := listing.request) is not None:
+        try:
+            listing.take(session.ask(request_of_page, ListResponse))
+        except JobNotFound:
+            if not listing.step_back():
+                raise
 
-        if not response.more or not response.jobs:
-            break
-
-        request = replace(request, before=response.jobs[-1].id)
-
-    return jobs
+    return listing.jobs
