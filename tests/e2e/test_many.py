@@ -2,13 +2,17 @@
 
 import asyncio
 from collections import defaultdict
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 import twctl
+from teleworkerd.protocol.messages import MAX_REQUESTS
 from tests.e2e.commandline import Twctl
 from tests.e2e.daemon import Daemon
 from tests.e2e.pki import Certificates
+from tests.e2e.proxy import Proxy
+from tests.e2e.waiting import wait_for
 
 
 pytestmark = pytest.mark.timeout(120)
@@ -17,17 +21,19 @@ JOBS = 1000
 AT_ONCE = 24
 
 
+def connect(
+    daemon: Daemon, certs: Certificates
+) -> AbstractAsyncContextManager[twctl.Client]:
+    """Connect the library as alice."""
+    alice = certs.of("alice")
+    return twctl.connect(daemon.address, ca=certs.ca, cert=alice.cert, key=alice.key)
+
+
 async def echo_many(daemon: Daemon, certs: Certificates) -> dict[str, bytes]:
     """Run `echo x` a thousand times and return what each printed, by ID."""
-    identity = certs.of("alice")
     turns = asyncio.Semaphore(AT_ONCE)
 
-    async with twctl.connect(
-        daemon.address,
-        ca=str(certs.ca),
-        cert=str(identity.cert),
-        key=str(identity.key),
-    ) as client:
+    async with connect(daemon, certs) as client:
 
         async def echo() -> tuple[str, bytes]:
             async with turns:
@@ -81,3 +87,32 @@ def test_ambiguous_prefix(printed: dict[str, bytes], alice: Twctl) -> None:
 
     assert done.code == 1
     assert prefix in done.error
+
+
+def test_any_of_more_than_fit_a_connection(
+    daemon: Daemon, certs: Certificates, alice: Twctl
+) -> None:
+    """Of however many jobs, `wait --any` sees each that ends."""
+
+    async def start() -> list[str]:
+        async with connect(daemon, certs) as client:
+            jobs = [
+                await client.run(["sleep", "300"], labels={"set": "sleepers"})
+                for _ in range(MAX_REQUESTS + 2)
+            ]
+            return [job.id for job in jobs]
+
+    first, *_ = asyncio.run(start())
+
+    with Proxy(daemon.address) as proxy:
+        far = Twctl(
+            daemon, certs.of("alice"), environment={"TWCTL_HOST": proxy.address}
+        )
+
+        with far.start("wait", "--any", "--filter", "label=set=sleepers") as waiting:
+            wait_for(lambda: proxy.accepted == 2, what="room for all of them")
+            alice("kill", first)
+            done = waiting.finish()
+
+    alice("kill", "--filter", "label=set=sleepers")
+    assert (done.code, done.stdout.decode()) == (137, f"{first} 137\n")

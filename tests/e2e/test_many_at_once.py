@@ -123,6 +123,17 @@ def test_which_jobs(alice: Twctl, verb: str) -> None:
     assert "name a job, or give --filter" in neither.error
 
 
+def test_wait_for_one_twice(alice: Twctl) -> None:
+    """A job that is named twice has its code twice, in the order of the names."""
+    first, second = alice.shell("exit 4"), alice.shell("exit 5")
+
+    done = alice("wait", first, second, first)
+    as_json = alice("wait", "-o", "json", first, first)
+
+    assert (done.code, done.stdout) == (5, b"4\n5\n4\n")
+    assert [each["id"] for each in as_json.json] == [first, first]
+
+
 def test_any(alice: Twctl) -> None:
     """The first that ends is named, with its code, which is ours."""
     long = alice.run("sleep", "300")

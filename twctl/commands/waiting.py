@@ -1,11 +1,14 @@
-"""Waits for several jobs at once over one connection."""
+"""Waits for several jobs at once."""
 
 import asyncio
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Final
 
 from teleworkerd.protocol.errors import TeleworkerError
+from teleworkerd.protocol.messages import MAX_REQUESTS
 from teleworkerd.protocol.status import JobStatus
 from twctl.client import Client
 from twctl.commands.choosing import Choice
@@ -13,6 +16,7 @@ from twctl.commands.loop import run_loop
 from twctl.commands.meanwhile import INTERVAL, PATIENCE, meanwhile
 from twctl.daily import warn_daily
 from twctl.exit_codes import ExitCode, job_code, of_error
+from twctl.job import RemoteJob
 from twctl.profile import Profile
 from twctl.render import (
     OutputForm,
@@ -26,6 +30,8 @@ from twctl.render import (
 
 
 Outcome = JobStatus | TeleworkerError | None
+
+_ROOM: Final = MAX_REQUESTS  # waits that are open at once on a connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +52,27 @@ def wait_for_jobs(
     printed too, and the code is that of the first that ended.
     """
     retry_for = None if reconnect else 0
-    client = Client(profile, retry_for=retry_for, notice=print_notice, warn=warn_daily)
-    outcomes = run_loop(_wait(client, wait))
+
+    def connect(warn: Callable[[str], None] | None = None) -> Client:
+        return Client(profile, retry_for=retry_for, notice=print_notice, warn=warn)
+
+    outcomes = run_loop(_wait(connect, wait))
 
     if not outcomes:
         print_notice("no job fits")
 
-    ended = [end for end in outcomes.values() if isinstance(end, JobStatus)]
+    # Who names a job twice has its code twice.
+    named = [] if wait.is_for_any else wait.jobs.refs
+    ends = [outcomes[ref] for ref in named or outcomes]
 
     if form is OutputForm.JSON:
-        print_json([status_object(status) for status in ended])
+        print_json(
+            [status_object(status) for status in ends if isinstance(status, JobStatus)]
+        )
 
     codes = [
         _report(outcome, form, with_id=wait.is_for_any)
-        for outcome in outcomes.values()
+        for outcome in ends
         if outcome is not None
     ]
     going_on = [ref for ref, outcome in outcomes.items() if outcome is None]
@@ -71,8 +84,9 @@ def wait_for_jobs(
     return max(codes, default=ExitCode.OK)
 
 
-async def _wait(client: Client, wait: Wait) -> dict[str, Outcome]:
-    async with client:
+async def _wait(connect: Callable[..., Client], wait: Wait) -> dict[str, Outcome]:
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(connect(warn_daily))
         found = await _find(client, wait.jobs)
         known: dict[str, Outcome] = {
             ref: status
@@ -84,27 +98,42 @@ async def _wait(client: Client, wait: Wait) -> dict[str, Outcome]:
             return _first(known)
 
         refs = [ref for ref in found if ref not in known]
-        tasks = {ref: asyncio.create_task(client.job(ref).wait()) for ref in refs}
-        when = asyncio.FIRST_COMPLETED if wait.is_for_any else asyncio.ALL_COMPLETED
 
-        try:
-            if wait.timeout == 0:
-                await _look(client, tasks)
-            elif tasks:
-                async with meanwhile(_show(tasks.values())):
-                    await asyncio.wait(
-                        tasks.values(), timeout=wait.timeout, return_when=when
-                    )
+        if wait.timeout == 0:
+            ends = {ref: await _look(client.job(ref)) for ref in refs}
+        else:
+            jobs = {ref: client.job(ref) for ref in refs[:_ROOM]}
 
-            ends = {ref: _outcome(task) for ref, task in tasks.items()} | known
-        finally:
-            for task in tasks.values():
-                task.cancel()
+            # What waits for its turn to be asked could not be seen to end.
+            for start in range(_ROOM, len(refs), _ROOM):
+                another = await stack.enter_async_context(connect())
+                jobs |= {ref: another.job(ref) for ref in refs[start : start + _ROOM]}
 
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            ends = await _ends(jobs, wait)
 
+    ends |= known
     outcomes = {ref: ends[ref] for ref in found}
     return (_first(outcomes) or outcomes) if wait.is_for_any else outcomes
+
+
+async def _ends(jobs: Mapping[str, RemoteJob], wait: Wait) -> dict[str, Outcome]:
+    """Wait for *jobs*, as *wait* says; return what has become of each by then."""
+    tasks = {ref: asyncio.create_task(job.wait()) for ref, job in jobs.items()}
+    when = asyncio.FIRST_COMPLETED if wait.is_for_any else asyncio.ALL_COMPLETED
+
+    try:
+        if tasks:
+            async with meanwhile(_show(tasks.values())):
+                await asyncio.wait(
+                    tasks.values(), timeout=wait.timeout, return_when=when
+                )
+
+        return {ref: _outcome(task) for ref, task in tasks.items()}
+    finally:
+        for task in tasks.values():
+            task.cancel()
+
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
 async def _show(tasks: Collection[asyncio.Task[JobStatus]]) -> None:
@@ -144,16 +173,14 @@ async def _find(client: Client, choice: Choice) -> dict[str, JobStatus | None]:
     return {job.id: job for job in found}
 
 
-async def _look(client: Client, tasks: Mapping[str, asyncio.Task[JobStatus]]) -> None:
-    """Have those of *tasks* done whose jobs have ended already."""
-    for ref, task in tasks.items():
-        try:
-            status = await client.job(ref).status()
-        except TeleworkerError:
-            await asyncio.wait([task])  # which says the same
-        else:
-            if status.state.is_final:
-                await asyncio.wait([task])
+async def _look(job: RemoteJob) -> Outcome:
+    """Return how *job* has ended, if it has."""
+    try:
+        return await job.wait(timeout=0)
+    except TimeoutError:
+        return None
+    except TeleworkerError as error:
+        return error
 
 
 def _ended_at(item: tuple[str, Outcome]) -> int:
