@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -37,9 +37,20 @@ async def client(daemon: Daemon, certs: Certificates) -> AsyncIterator[twctl.Cli
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"mem": 5.5}, "run.spec.limits.mem: an integer expected, float found"),
-        ({"tty": True}, "run.spec.tty"),
-        ({"stdin": "x"}, "run.spec.stdin"),
+        ({"mem": 5.5}, "mem is a whole number of megabytes, not 5.5"),
+        ({"mem": True}, "mem is a whole number of megabytes, not True"),
+        ({"mem": "5g"}, "mem is a whole number of megabytes, not '5g'"),
+        ({"timeout": "10m"}, "timeout is a number of seconds, not '10m'"),
+        ({"tty": (80, 25)}, r"tty is a TerminalSize, not \(80, 25\)"),
+        ({"stdin": "x"}, "stdin is True or False, not 'x'"),
+        ({"name": 3}, "name is text, not 3"),
+        ({"env": {"A": 1}}, r"env\['A'\] is text, bytes or a path, not 1"),
+        ({"env": [1]}, r"env is a mapping, not \[1\]"),
+        ({"labels": {"a": 1}}, "labels are text, not 'a': 1"),
+        ({"workdir": 5}, "workdir is text, bytes or a path, not 5"),
+        ({"argv": ["ls", 3]}, "argument 1 is text, bytes or a path, not 3"),
+        ({"argv": "ls"}, "the command is one string"),
+        ({"argv": 3}, "the command is a list of arguments, not 3"),
     ],
 )
 async def test_mistake_of_a_program(
@@ -49,8 +60,8 @@ async def test_mistake_of_a_program(
     job = await client.run(["sleep", "300"])
     waiting = asyncio.create_task(job.wait())
 
-    with pytest.raises(ValueError, match=named):
-        await client.run(["true"], **wrong)
+    with pytest.raises(TypeError, match=named):
+        await client.run(**{"argv": ["true"], **wrong})
 
     with pytest.raises(ValueError, match=r"output\.offset"):
         await anext(aiter(job.output(offset=-1)))
@@ -68,6 +79,7 @@ async def test_mistake_of_a_program(
         lambda client, _: client.list(name="x" * 300),
         lambda client, _: client.list(states=["running"] * 17),
         lambda client, _: client.run(["true"], request_id="x" * 300),
+        lambda client, _: client.run(["true"], request_id=cast("str", 5)),
         lambda client, _: anext(aiter(client.events(since=-1))),
         lambda client, _: anext(aiter(client.top(["x"] * 65))),
     ],
