@@ -14,6 +14,7 @@ from teleworkerd.protocol.errors import TeleworkerError
 from twctl.profile import (
     ProfileError,
     Settings,
+    contexts_in,
     no_context,
     read_config,
     settings_in,
@@ -94,18 +95,15 @@ class Contexts:
 def read_contexts(path: Path) -> Contexts:
     """Return what is in the file at *path*; raises `ProfileError`."""
     config = read_config(path)
-    named = config.pop("contexts", {})
-    current = config.pop("current", None)
-
-    if not isinstance(named, dict) or not all(
-        isinstance(entries, dict) for entries in named.values()
-    ):
-        raise ProfileError(f"{path}: contexts is not a table of tables")
+    named = contexts_in(config, path)
+    current = config.get("current")
 
     if not isinstance(current, str | None):
         raise ProfileError(f"{path}: current is not text")
 
-    return Contexts(named, current, config)
+    ours = ("contexts", "current")
+    rest = {key: value for key, value in config.items() if key not in ours}
+    return Contexts(named, current, rest)
 
 
 @contextmanager

@@ -13,11 +13,13 @@ MAX_WORD: Final = 255  # characters, as on the wire
 MAX_REF: Final = 64
 MAX_OFFSET: Final = (1 << 63) - 1
 
-_SIZE: Final = re.compile(r"(\d{1,15})\s*(?:([kmgtp])(?:i?b)?)?", re.IGNORECASE)
+_SIZE: Final = re.compile(
+    r"(\d{1,15})\s*(?:([kmgtp])(?:i?b)?)?", re.ASCII | re.IGNORECASE
+)
 _BYTES_PER: Final = {"": 1} | {unit: 1 << 10 * n for n, unit in enumerate("kmgtp", 1)}
 _MB_PER: Final = {"m": 1, "g": 1 << 10, "t": 1 << 20, "p": 1 << 30}
-_PART: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h|d)")
-_NUMBER: Final = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
+_PART: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
+_NUMBER: Final = re.compile(r"\d{1,12}(?:\.\d{1,9})?", re.ASCII)
 _SECONDS_PER: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DIGITS: Final = re.compile(r"-?[0-9]+")
 _MOST_DIGITS: Final = 18
@@ -97,7 +99,10 @@ def parse_number(text: str, *, least: int) -> int:
 
 def parse_percent(text: str) -> int:
     """Return a share; the spec says which are possible."""
-    return parse_number(text.removesuffix("%"), least=0)
+    if not _DIGITS.fullmatch(share := text.removesuffix("%")):
+        raise ValueError(f"{text!r} is not a share; write a number from 1 to 100")
+
+    return parse_number(share, least=0)
 
 
 def parse_cpus(text: str) -> float:
@@ -150,8 +155,11 @@ def parse_signal(text: str) -> int:
 
 def parse_text(text: str, *, most: int = MAX_WORD) -> str:
     """Return *text* if it is UTF-8, not empty and at most *most* characters."""
-    if not 0 < len(text) <= most:
-        raise ValueError(f"it has {len(text)} characters; 1 to {most} are possible")
+    if not text:
+        raise ValueError("it is empty")
+
+    if len(text) > most:
+        raise ValueError(f"it has {len(text)} characters; the most is {most}")
 
     try:
         text.encode()

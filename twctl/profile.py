@@ -115,8 +115,10 @@ def load_profile(
         **{name: _source(name, flags, from_environ, chosen) for name in _NAMES}
     )
     host, port = split_address(settings.host or "", source=sources.host)
-    files = (settings.ca, settings.cert, settings.key)
-    ca, cert, key = (in_home(file or "") for file in files)
+    ca, cert, key = (
+        in_home(getattr(settings, file), source=getattr(sources, file))
+        for file in ("ca", "cert", "key")
+    )
     return Profile(host, port, ca, cert, key, sources)
 
 
@@ -148,17 +150,17 @@ def config_path(environ: Mapping[str, str]) -> Path:
     return in_home(f"{home}/twctl/config.toml")
 
 
-def in_home(path: str) -> Path:
+def in_home(path: str, *, source: str | None = None) -> Path:
     """Return *path* with a home for the `~` or `~NAME` that it begins with.
 
-    Raises `ProfileError` if nobody knows that.
+    Raises `ProfileError` if nobody knows that; *source* is as with `split_address`.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError:
         raise ProfileError(
-            f"{path}: there is no such home directory; set HOME, or write the whole"
-            " path"
+            f"{path}{_in_brackets(source)}: there is no such home directory; set HOME,"
+            " or write the whole path"
         ) from None
 
 
@@ -287,25 +289,40 @@ def _choose(path: Path, name: str | None) -> _Chosen | None:
         )
 
     config = read_config(path)
-    current = _text(config.get("current"), f"{path}: current")
+    wanted = name or _text(config.get("current"), f"{path}: current")
 
-    if (wanted := name or current) is None:
+    if not wanted:
         return None
 
-    contexts = config.get("contexts")
-    context = contexts.get(wanted) if isinstance(contexts, dict) else None
+    contexts = contexts_in(config, path)
 
-    if not isinstance(context, dict):
-        known = sorted(contexts) if isinstance(contexts, dict) else []
+    if wanted not in contexts:
         way = (
-            f"'twctl context set {wanted} --host HOST:PORT …' makes it"
-            if name
-            else "'twctl context use NAME' chooses another"
+            "'twctl context use NAME' chooses another"
+            if contexts and not name
+            else f"'twctl context set {wanted} --host HOST:PORT …' makes it"
         )
-        raise ProfileError(f"{no_context(wanted, known, where=f' in {path}')}; {way}")
+        raise ProfileError(
+            f"{no_context(wanted, contexts, where=f' in {path}')}; {way}"
+        )
 
+    context = contexts[wanted]
     unknown = [key for key in context if key not in _NAMES]
     return _Chosen(wanted, path, settings_in(context, path, wanted), unknown)
+
+
+def contexts_in(
+    config: Mapping[str, object], path: Path
+) -> Mapping[str, Mapping[str, object]]:
+    """Return the contexts in *config*; raises `ProfileError` for what are none."""
+    contexts = config.get("contexts", {})
+
+    if not isinstance(contexts, dict) or not all(
+        isinstance(entries, dict) for entries in contexts.values()
+    ):
+        raise ProfileError(f"{path}: contexts is not a table of tables")
+
+    return contexts
 
 
 def no_context(name: str, known: Collection[str], *, where: str = "") -> str:
@@ -325,7 +342,7 @@ def settings_in(context: Mapping[str, object], path: Path, name: str) -> Setting
 
     for key in ("ca", "cert", "key"):
         if (file := values[key]) is not None:
-            values[key] = str(path.parent / in_home(file))
+            values[key] = str(path.parent / in_home(file, source=f"context {name!r}"))
 
     return Settings(**values)
 

@@ -44,7 +44,8 @@ def job(server: FakeServer) -> FakeJob:
         (["tail", "--from-offset=-1", JOB_ID], "--from-offset"),
         (["status", "--bogus", JOB_ID], "see 'twctl status --help'"),
         (["status", "x" * 65], "65"),
-        (["status", ""], "JOB"),
+        (["status", ""], "JOB': it is empty"),
+        (["events", "--since-seq", "Now"], "whole number from 0 on, nor 'now'"),
         (["kill", "-s", "0", JOB_ID], "'0' is not a signal"),
         (["kill", "-s", "65", JOB_ID], "'65' is not a signal"),
         (["kill", "-s", "NOPE", JOB_ID], "'NOPE' is not a signal"),
@@ -68,6 +69,16 @@ def test_usage(
     assert main(arguments) == 2
     assert words in error_of(capsys)
     assert not server.connections
+
+
+def test_form_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """A form that cannot be is told as the variable's, if that says it."""
+    monkeypatch.setenv("TWCTL_OUTPUT", "xml")
+
+    assert main(["info"]) == 2
+    assert "'TWCTL_OUTPUT': 'xml' is not text or json" in error_of(capsys)
 
 
 @pytest.mark.parametrize("verb", ["status", "tail", "kill", "stop", "wait", "rm"])

@@ -74,7 +74,7 @@ def test_options_of_run(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> 
         (["--mem", "x", "true"], "'x' is not a size"),
         (["--mem", "0", "true"], "mem = 0 is out of range"),
         (["--cpu", "101", "true"], "cpu = 101 is out of range"),
-        (["--cpu", "half", "true"], "--cpu"),
+        (["--cpu", "half", "true"], "'half' is not a share; write a number from 1"),
         (["--timeout", "soon", "true"], "'soon' is not a duration"),
         (["--name", "\udcff", "true"], "UTF-8"),
         (["-l", "x", "true"], "'x' is not K=V"),

@@ -33,7 +33,9 @@ def test_sizes(text: str, megabytes: int) -> None:
     assert megabytes == parse_megabytes(text)
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "1.5g", "5q", "1000k", "m", "1 2"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "-1", "1.5g", "5q", "1000k", "m", "1 2", "\u0663"]
+)
 def test_bad_sizes(text: str) -> None:
     """What is no size, or no whole number of megabytes, is refused by name."""
     with pytest.raises(ValueError, match="not a"):
@@ -60,7 +62,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "soon", "-1", "1x", "5m3", "h", "1e9", "inf", "nan", "10 s"]
+    "text", ["", "soon", "-1", "1x", "5m3", "h", "1e9", "inf", "nan", "10 s", "\u0663"]
 )
 def test_bad_durations(text: str) -> None:
     """Anything else is no duration."""
@@ -131,7 +133,7 @@ def test_filters() -> None:
 )
 def test_bad_filters(text: str) -> None:
     """A filter that means nothing is refused."""
-    with pytest.raises(ValueError, match=r"is not|it has"):
+    with pytest.raises(ValueError, match=r"is not|it is empty"):
         parse_filters([text])
 
 

@@ -128,6 +128,25 @@ def test_current_context_that_is_gone(environ: dict[str, str]) -> None:
         load_profile(Settings(), environ=environ)
 
 
+def test_no_context_in_use(environ: dict[str, str]) -> None:
+    """An empty name is none, and where there are none nobody is told to choose."""
+    write(environ, 'current = ""\n')
+    with pytest.raises(ProfileError, match=r"^no server given; "):
+        load_profile(FILES, environ=environ)
+
+    write(environ, 'current = "a"\n')
+    with pytest.raises(ProfileError, match=r"there are: none; 'twctl context set a "):
+        load_profile(FILES, environ=environ)
+
+
+def test_contexts_that_are_none(environ: dict[str, str]) -> None:
+    """What is no table is told as that, and not as a context that is missing."""
+    write(environ, 'current = "a"\n[contexts]\na = 5\n')
+
+    with pytest.raises(ProfileError, match=r"contexts is not a table of tables"):
+        load_profile(FILES, environ=environ)
+
+
 def test_part_that_a_context_lacks(environ: dict[str, str]) -> None:
     """It is missing from that context, and what may have been meant by it is said."""
     path = write(environ, 'current = "a"\n[contexts.a]\nhost = "a"\ncrt = "b"\n')
@@ -228,12 +247,16 @@ def test_no_name(text: str) -> None:
         split_address(text)
 
 
-def test_no_such_home() -> None:
+def test_no_such_home(environ: dict[str, str]) -> None:
     """A home that nobody knows is told with the path that needs it."""
     with pytest.raises(
         ProfileError, match=r"^~nosuchuser/ca\.pem: there is no such home"
     ):
         load_profile(Settings("h").over(Settings(ca="~nosuchuser/ca.pem")).over(FILES))
+
+    write(environ, 'current = "a"\n[contexts.a]\nca = "~nosuchuser/ca.pem"\n')
+    with pytest.raises(ProfileError, match=r"^~nosuch\S+ \(context 'a'\): there is no"):
+        load_profile(Settings("h"), environ=environ)
 
     with pytest.raises(ProfileError, match=r"^~nosuchuser/twctl/config\.toml: there"):
         load_profile(Settings(), environ={"XDG_CONFIG_HOME": "~nosuchuser"})

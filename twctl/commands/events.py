@@ -54,7 +54,7 @@ def events(  # noqa: PLR0913 - one parameter for each option
     and nothing is missed and nothing told twice, over restarts of the server too.
     """
     refuse_both(owner is not None, "--owner", all_owners, "--all-owners")
-    since = None if since_seq == NOW else parsed(parse_offset, since_seq, "--since-seq")
+    since = parsed(_parse_since, since_seq, "--since-seq")
     request = EventsRequest(
         0,
         since or 0,
@@ -70,3 +70,14 @@ def events(  # noqa: PLR0913 - one parameter for each option
     return tell_news(
         profile, request, form, from_now=since is None, reconnect=not no_reconnect
     )
+
+
+def _parse_since(text: str) -> int | None:
+    """Return the number; None for what comes from now on."""
+    if text == NOW:
+        return None
+
+    try:
+        return parse_offset(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, nor {NOW!r}") from error

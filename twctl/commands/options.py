@@ -1,15 +1,16 @@
 """What several verbs have in common: their options, and what every call carries."""
 
 import functools
+import os
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
 from twctl.commands.light import LightCommand, LightGroup
 from twctl.parsing import parse_ref
 from twctl.profile import Profile, Settings, load_profile
-from twctl.render import parse_form, print_warning
+from twctl.render import OutputForm, parse_form, print_warning
 
 
 T = TypeVar("T")
@@ -105,12 +106,14 @@ def optional(parse: Callable[[str], T], value: str | None, option: str) -> T | N
     return None if value is None else parsed(parse, value, option)
 
 
+_OUTPUT: Final = "TWCTL_OUTPUT"
+
 Form = Annotated[
     str,
     typer.Option(
         "-o",
         "--output",
-        envvar="TWCTL_OUTPUT",
+        envvar=_OUTPUT,
         metavar="text|json",
         help="How to print.",
     ),
@@ -122,6 +125,10 @@ Refs = Annotated[
     list[str], typer.Argument(metavar="JOB...", help="IDs, prefixes or names.")
 ]
 
-output_form = functools.partial(parsed, parse_form, option="--output")
-
 job_ref = functools.partial(parsed, parse_ref, option="JOB")
+
+
+def output_form(text: str) -> OutputForm:
+    """Return the form of that name; raises a usage error."""
+    is_set = os.environ.get(_OUTPUT) == text
+    return parsed(parse_form, text, _OUTPUT if is_set else "--output")
