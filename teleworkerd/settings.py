@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import PurePath
@@ -96,6 +96,13 @@ class DaemonConfig:
     log_format: str = "text"
 
     def __post_init__(self) -> None:
+        for item in fields(self):
+            _check_text(item.name, getattr(self, item.name))
+
+        for name in ("state_dir", "certs"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name} is empty; name a directory")
+
         parse_address(self.listen)
         _check_choice("log_level", self.log_level, LOG_LEVELS)
         _check_choice("log_format", self.log_format, LOG_FORMATS)
@@ -378,6 +385,13 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _check_text(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} {value!r} is not valid UTF-8; rename it") from None
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

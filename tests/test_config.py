@@ -186,6 +186,21 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         load(path=tmp_path, flags={}, environ={})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("state_dir", "", "state_dir is empty; name a directory"),
+        ("certs", "", "certs is empty; name a directory"),
+        ("state_dir", "/\udcff", r"state_dir '/.*' is not valid UTF-8"),
+        ("listen", "\udcff:1", r"listen '.*:1' is not valid UTF-8"),
+    ],
+)
+def test_text_that_cannot_be(name: str, value: str, said: str) -> None:
+    """Nothing is not the directory where we are, and the server is told in UTF-8."""
+    with pytest.raises(ConfigError, match=said):
+        load(path=None, flags={name: value}, environ={})
+
+
 def test_wrong_flag(file: Path) -> None:
     """What a flag says is checked as what a file says."""
     with pytest.raises(ConfigError, match="listen address 'nowhere'"):
@@ -240,7 +255,7 @@ def test_bad_address(text: str) -> None:
     "settings",
     [
         {},
-        {"daemon": {"state_dir": "/x\udcff", "listen": "[::1]:1"}},
+        {"daemon": {"state_dir": "/xä", "listen": "[::1]:1"}},
         {"jobs": {"users": {"alice": "al"}, "linger": 0}},
         {"output": {"on_full": "drop", "job_limit": 0}, "retention": {"age": 0.5}},
     ],
