@@ -49,6 +49,7 @@ def job(server: FakeServer) -> FakeJob:
         (["kill", "-s", "0", JOB_ID], "'0' is not a signal"),
         (["kill", "-s", "65", JOB_ID], "'65' is not a signal"),
         (["kill", "-s", "NOPE", JOB_ID], "'NOPE' is not a signal"),
+        (["kill", "-s", "-9", JOB_ID], "'-9' is not a signal"),
         (["stop", "-t", "-2", JOB_ID], "--time"),
         (["stop", "-t", "9999d", JOB_ID], "too long"),
         (["stop", "-t", "abc", JOB_ID], "write 10, 10s, 5m, 2h or 1h30m, or -1 for ev"),

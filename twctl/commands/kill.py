@@ -1,6 +1,7 @@
 """`twctl kill`: sends a signal."""
 
 import re
+from itertools import pairwise
 from typing import Annotated, Any, Final
 
 import typer
@@ -13,6 +14,7 @@ from twctl.commands.options import Form, Verb, call_of, output_form, parsed
 from twctl.parsing import parse_signal
 
 
+_TAKES_NEXT: Final = ("-s", "--signal")
 _SIGNAL: Final = re.compile(r"-([0-9]+|[A-Z][A-Z0-9+-]*)")
 
 
@@ -22,8 +24,10 @@ class KillCommand(LightCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
         options = [
-            f"--signal={match[1]}" if (match := _SIGNAL.fullmatch(arg)) else arg
-            for arg in args[:end]
+            f"--signal={match[1]}"
+            if before not in _TAKES_NEXT and (match := _SIGNAL.fullmatch(arg))
+            else arg
+            for before, arg in pairwise(["", *args[:end]])
         ]
         return super().parse_args(ctx, [*options, *args[end:]])
 
