@@ -1,11 +1,12 @@
 """`twctl context`: servers by name, made, chosen, listed and removed."""
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.commandline import Completed, call
+from tests.e2e.commandline import SCRIPT, Completed, call
 from tests.e2e.daemon import Daemon, clean_environment
 from tests.e2e.pki import Certificates
 
@@ -135,6 +136,27 @@ def test_no_place_for_the_file(home: Home) -> None:
     assert done.code == 125
     assert "/proc/nosuch/twctl/config.toml cannot be written: No such" in done.error
     assert "XDG_CONFIG_HOME" in done.error
+
+
+def test_directory_that_is_gone(home: Home) -> None:
+    """A path from there cannot be made whole, and that is what is said."""
+    gone = home.path / "gone"
+    gone.mkdir()
+    script = f'rmdir {gone}; exec "$@" context set x --ca ca.pem'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *SCRIPT],
+        cwd=gone,
+        env=home.environment,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+
+    assert done.returncode == 125
+    assert done.stderr == (
+        "twctl: error: ca.pem: the directory where you are is gone; write the whole"
+        " path\n"
+    )
 
 
 def test_environment_over_a_context(home: Home) -> None:

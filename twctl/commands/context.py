@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 
 from twctl.commands.options import Form, VerbGroup, call_of, output_form
-from twctl.contexts import Contexts, changing, read_contexts, write_contexts
+from twctl.contexts import (
+    ContextError,
+    Contexts,
+    changing,
+    read_contexts,
+    write_contexts,
+)
 from twctl.pretty import table
 from twctl.profile import Settings, config_path, in_home, split_address
 from twctl.render import (
@@ -101,7 +107,7 @@ def set_(  # noqa: PLR0913 - one parameter for each option
         split_address(given.host)
 
     files = {
-        part: str(in_home(file).absolute())
+        part: str(_absolute(file))
         for part in ("ca", "cert", "key")
         if (file := getattr(given, part)) is not None
     }
@@ -143,6 +149,15 @@ def rm(
         )
 
     return 0
+
+
+def _absolute(file: str) -> Path:
+    try:
+        return in_home(file).absolute()
+    except FileNotFoundError:
+        raise ContextError(
+            f"{file}: the directory where you are is gone; write the whole path"
+        ) from None
 
 
 def _write(path: Path, contexts: Contexts) -> None:
