@@ -24,6 +24,7 @@ VERBS: Final = (
 )
 ALIASES: Final = {"ps": "list", "__complete": "completing"}
 
+_BEFORE_VERB: Final = ("--host", "--ca", "--cert", "--key", "--context")
 _TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
@@ -149,13 +150,23 @@ def _call(arguments: list[str]) -> int:
 
 
 def _explain_usage(error: typer.TyperException, call: Call) -> int:
-    what = " ".join(error.format_message().split()).removesuffix(".")
+    what = _describe(error, call)
     verb = f" {call.verb}" if call.verb in {*VERBS, *ALIASES} else ""
     context = getattr(error, "ctx", None)  # not everything knows where it was
     command = f"twctl{verb}" if context is None else context.command_path
     see = " See" if what.endswith("?") else "; see"
     print_error(f"{what}{see} '{command} --help'")
     return ours() if call.verb == "run" else ExitCode.USAGE
+
+
+def _describe(error: typer.TyperException, call: Call) -> str:
+    option = getattr(error, "option_name", None)
+    is_unknown = hasattr(error, "possibilities")
+
+    if is_unknown and option in _BEFORE_VERB and call.verb is not None:
+        return f"{option} stands before the verb: twctl {option} … {call.verb} …"
+
+    return " ".join(error.format_message().split()).removesuffix(".")
 
 
 def _explain_failure(error: OSError) -> str:
