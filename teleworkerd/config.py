@@ -184,7 +184,7 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
         raise ConfigError(
             f"configuration file {path} cannot be read: {error.strerror}"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # too deep, or numbers too long
         raise ConfigError(f"configuration file {path} is not TOML: {error}") from error
 
 

@@ -38,6 +38,7 @@ _STATE_FILES: Final = frozenset(
     | {"keeper.pid", "server.pid"}
 )
 _OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_TEXT: Final = re.compile(r"[^\0\ud800-\udfff]*")  # what paths and the server take
 _PATTERN: Final = re.compile(r"[A-Za-z0-9._@*?\[\]!-]{1,255}")
 
 
@@ -295,6 +296,8 @@ class AuditConfig:
     fail_closed: bool = False
 
     def __post_init__(self) -> None:
+        _check_text("audit file", self.file)
+
         if not self.file:
             raise ConfigError("audit file is empty; /dev/null is a file too")
 
@@ -388,10 +391,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_text(name: str, value: str) -> None:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(f"{name} {value!r} is not valid UTF-8; rename it") from None
+    if not _TEXT.fullmatch(value):
+        raise ConfigError(f"{name} {value!r} has a NUL in it, or is not UTF-8")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -168,9 +168,13 @@ def test_default_file_is_read_when_it_is_there(no_default_file: Path) -> None:
         ("[daemon]\nlisten = 'x'\n", r"listen address 'x' is not HOST:PORT"),
         ("[daemon]\nlog_level = 'loud'\n", r"log_level 'loud' is none of debug, info"),
         ("[daemon]\nlog_format = 'xml'\n", r"log_format 'xml' is none of text, json"),
+        ('[audit]\nfile = "\\u0000"\n', r"audit file '.*' has a NUL"),
         ("[daemon\n", r"some\.toml is not TOML: "),
+        (f"a = {'9' * 5000}\n", r"some\.toml is not TOML: "),
+        (f"a = {'[' * 5000}\n", r"some\.toml is not TOML: "),
         ("a = '\udcff'\n", r"some\.toml is not TOML: "),
     ],
+    ids=lambda text: text[:40],
 )
 def test_wrong_setting(file: Path, text: str, said: str) -> None:
     """What is wrong is named, with its place."""
@@ -191,8 +195,9 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     [
         ("state_dir", "", "state_dir is empty; name a directory"),
         ("certs", "", "certs is empty; name a directory"),
-        ("state_dir", "/\udcff", r"state_dir '/.*' is not valid UTF-8"),
-        ("listen", "\udcff:1", r"listen '.*:1' is not valid UTF-8"),
+        ("state_dir", "/\udcff", r"state_dir '/.*' has a NUL in it, or is not UTF-8"),
+        ("certs", "/\0", r"certs '/.*' has a NUL"),
+        ("listen", "\udcff:1", r"listen '.*:1' has a NUL in it, or is not UTF-8"),
     ],
 )
 def test_text_that_cannot_be(name: str, value: str, said: str) -> None:

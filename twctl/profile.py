@@ -360,7 +360,7 @@ def read_config(path: Path) -> dict[str, object]:
         return {}
     except OSError as error:
         raise ProfileError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProfileError(
             f"{path} is not TOML: {error}; mend it, or move it away and make its"
             " contexts anew with 'twctl context set'"

@@ -202,11 +202,18 @@ def test_context_without_configuration(tmp_path: Path) -> None:
         )
 
 
-def test_configuration_that_is_not_toml(environ: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [("x", ".*line 1.*"), ("9" * 5000, ".*digits.*"), ("[" * 5000, ".*recursion.*")],
+    ids=["no value", "too long", "too deep"],
+)
+def test_configuration_that_is_not_toml(
+    environ: dict[str, str], value: str, why: str
+) -> None:
     """The error names the file and the place in it."""
-    write(environ, "current = x\n")
+    write(environ, f"current = {value}\n")
 
-    with pytest.raises(ProfileError, match=r"toml is not TOML: .*line 1.*; mend it"):
+    with pytest.raises(ProfileError, match=f"toml is not TOML: {why}; mend it"):
         load_profile(Settings(), environ=environ)
 
 
