@@ -142,6 +142,9 @@ def _call(arguments: list[str]) -> int:
         raise
     except SystemExit as error:  # what typer makes of a closed stdout
         raise BrokenPipeError from error
+    except MemoryError:
+        print_error("there is not enough memory; free some, or raise its limit")
+        return ours()
     except Exception as error:  # noqa: BLE001 - never a traceback, as promised
         print_error(f"{type(error).__name__}: {error}; this is a bug of twctl")
         return ours()

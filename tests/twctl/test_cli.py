@@ -19,6 +19,8 @@ from tests.twctl.calling import RUNNING, Capture, asked, error_of
 from tests.twctl.fake import OTHER_ID, THIRD_ID, FakeServer
 from tests.twctl.fake_output import JOB_ID, FakeJob, make_status
 from twctl.cli import VERBS, main
+from twctl.commands.options import Call
+from twctl.profile import Profile
 
 
 pytestmark = [pytest.mark.usefixtures("environment"), pytest.mark.timeout(20)]
@@ -72,6 +74,18 @@ def test_usage(
     assert main(arguments) == 2
     assert words in error_of(capsys)
     assert not server.connections
+
+
+def test_no_memory(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """A lack of memory is no bug of ours."""
+
+    def lack(_: Call) -> Profile:
+        raise MemoryError
+
+    monkeypatch.setattr(Call, "profile", lack)
+
+    assert main(["info"]) == 125
+    assert "there is not enough memory; free some" in error_of(capsys)
 
 
 def test_form_of_the_environment(
