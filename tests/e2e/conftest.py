@@ -1,18 +1,21 @@
 """Daemons for the tests that start the real thing, and the people who use them."""
 
 import os
+import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 from tests.e2e.commandline import Twctl
 from tests.e2e.daemon import Daemon, Place, StartDaemon
 from tests.e2e.pki import Certificates
+from tests.e2e.sitting import WITHIN, Sit
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,6 +74,34 @@ def alice(daemon: Daemon, certs: Certificates) -> Twctl:
 def bob(daemon: Daemon, certs: Certificates) -> Twctl:
     """The command line of bob."""
     return Twctl(daemon, certs.of("bob"))
+
+
+@pytest.fixture
+def sit(alice: Twctl) -> Iterator[Sit]:
+    """Sit down at a terminal of 91 columns and 29 rows, and call `twctl`.
+
+    With *line* a shell is told that, where `twctl` is how to call it.
+    """
+    with ExitStack() as stack:
+
+        def call(
+            *arguments: str,
+            line: str | None = None,
+            environment: Mapping[str, str] | None = None,
+        ) -> "pexpect.spawn[bytes]":
+            words = [*alice.program, *arguments]
+
+            if line is not None:
+                words = ["sh", "-c", line.replace("twctl", shlex.join(alice.program))]
+
+            env: Any = alice.environment | dict(environment or {})
+            child: pexpect.spawn[bytes] = pexpect.spawn(
+                words[0], words[1:], env=env, timeout=WITHIN, dimensions=(29, 91)
+            )
+            stack.callback(child.close, force=True)
+            return child
+
+        yield call
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,7 @@ import re
 import signal
 import subprocess
 import termios
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from typing import Any, Final
 
 import pexpect
@@ -15,13 +14,11 @@ import pytest
 from tests.e2e.commandline import MODULE, SCRIPT, Running, Twctl
 from tests.e2e.daemon import Daemon
 from tests.e2e.pki import Certificates
+from tests.e2e.sitting import WITHIN, Sit, code, found
 from tests.e2e.waiting import wait_for
 
 
-WITHIN: Final = 20  # seconds; what it bounds takes some tenths
 SHELL: Final = ("sh", "-c", "stty size; PS1='ready> ' exec sh -i")
-
-Sit = Callable[..., "pexpect.spawn[bytes]"]
 
 
 @pytest.fixture(params=[MODULE, SCRIPT], ids=["module", "script"])
@@ -35,37 +32,6 @@ def program(request: pytest.FixtureRequest) -> Sequence[str]:
 def alice(daemon: Daemon, certs: Certificates, program: Sequence[str]) -> Twctl:
     """The command line of alice."""
     return Twctl(daemon, certs.of("alice"), program=program)
-
-
-@pytest.fixture
-def sit(alice: Twctl) -> Iterator[Sit]:
-    """Sit down at a terminal of 91 columns and 29 rows, and call `twctl`."""
-    with ExitStack() as stack:
-
-        def call(*arguments: str) -> "pexpect.spawn[bytes]":
-            first, *rest = [*alice.program, *arguments]
-            environment: Any = alice.environment
-            child: pexpect.spawn[bytes] = pexpect.spawn(
-                first, rest, env=environment, timeout=WITHIN, dimensions=(29, 91)
-            )
-            stack.callback(child.close, force=True)
-            return child
-
-        yield call
-
-
-def code(child: "pexpect.spawn[bytes]") -> int | None:
-    """Wait for the end of *child*; return its exit code."""
-    child.expect(pexpect.EOF)
-    child.wait()
-    return child.exitstatus
-
-
-def found(child: "pexpect.spawn[bytes]") -> str:
-    """Return the group of what was expected last."""
-    assert isinstance(child.match, re.Match)
-    text: bytes = child.match.group(1)
-    return text.decode()
 
 
 def piped(
