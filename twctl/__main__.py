@@ -28,9 +28,11 @@ def main() -> NoReturn:
 
 def call() -> int:
     """Run one call of `twctl` and return its exit status."""
-    # A socket that got the number of a closed stdout would be printed into.
+    # A socket that got the number of a closed stdout would be printed into, and what
+    # Python has not found open is None.
     if not _is_open(0):
         os.open(os.devnull, os.O_RDONLY)
+        sys.stdin = os.fdopen(0, closefd=False)
 
     if not _is_open(1):
         _close_reader_of_stdout()

@@ -110,9 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         code = _call(arguments or ["--help"])
-
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         _silence_stdout()
         return ExitCode.STDOUT_CLOSED
