@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -204,15 +205,15 @@ def to_json(value: object) -> str:
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
-def has_colours(stream: TextIO | None) -> bool:
+def has_colours(stream: TextIO) -> bool:
     """Whether colours may be printed there: on a terminal, unless NO_COLOR is set."""
     return not os.environ.get("NO_COLOR") and is_screen(stream)
 
 
-def is_screen(stream: TextIO | None) -> bool:
+def is_screen(stream: TextIO) -> bool:
     """Whether it is a terminal on which one can draw."""
     is_dumb = os.environ.get("TERM") in {"dumb", "unknown"}
-    return stream is not None and stream.isatty() and not is_dumb
+    return stream.isatty() and not is_dumb
 
 
 def print_json(value: object) -> None:
@@ -227,30 +228,24 @@ def print_text(text: str) -> None:
 
 
 def print_line(text: str) -> None:
-    """Print *text* as one line, whatever is in it.
-
-    Raises `BrokenPipeError` too when there is no stdout at all.
-    """
-    stdout: object = sys.stdout
-
-    if stdout is None:
-        raise BrokenPipeError
-
+    """Print *text* as one line, whatever is in it."""
     sys.stdout.write(f"{escape(text)}\n")
 
 
-def print_notice(text: str) -> None:
-    """Print a line on stderr; there is nobody to tell when that fails."""
-    stderr: object = sys.stderr
+def print_notice(text: str, *, apart: bool = False) -> None:
+    """Print a line on stderr; there is nobody to tell when that fails.
 
-    if stderr is None:
-        return
+    On a terminal on which others write as well, or which shows the keys that are
+    pressed, it stands *apart*: it begins there where lines do, in raw mode too.
+    """
+    start, end = "", "\n"
 
-    try:
-        sys.stderr.write(f"twctl: {escape(text)}\n")
+    with suppress(OSError):
+        if apart and sys.stderr.isatty():
+            start = end = "\r\n"
+
+        sys.stderr.write(f"{start}twctl: {escape(text)}{end}")
         sys.stderr.flush()
-    except OSError:
-        return
 
 
 def print_warning(text: str) -> None:

@@ -3,7 +3,9 @@
 import itertools
 import os
 import re
+import shlex
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -288,3 +290,22 @@ def test_old_tls(daemon: Daemon, alice: Twctl) -> None:
         context.wrap_socket(raw, server_hostname="localhost")
 
     assert alice("info").code == 0
+
+
+@pytest.mark.parametrize("verb", ["attach", "tail -f", "wait", "status", "run -f"])
+def test_key_from_a_pipe(alice: Twctl, verb: str) -> None:
+    """A key that can be read only once, as one that is decrypted for a call, does."""
+    job = "true" if verb == "run -f" else alice.run("true")
+    key = alice.environment["TWCTL_KEY"]
+    line = f"{shlex.join(alice.program)} --key <(cat {shlex.quote(key)}) {verb} {job}"
+
+    done = subprocess.run(
+        ["bash", "-c", line],
+        env=alice.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -115,6 +115,16 @@ def test_detach_and_attach(sit: Sit) -> None:
     assert code(again) == 3
 
 
+def test_notices_that_cannot_be_written(sit: Sit, alice: Twctl) -> None:
+    """A stderr that takes nothing keeps nobody from the job and its code."""
+    job = alice.run("-it", "--", *SHELL)
+    child = sit(line=f"exec twctl attach {job} 2> /dev/full")
+    child.expect(b"ready> ")
+    child.send(b"exit 3\r")
+
+    assert code(child) == 3
+
+
 def taken_over(sit: Sit) -> "tuple[pexpect.spawn[bytes], pexpect.spawn[bytes]]":
     """Have a second client take a job's input; return who had it, and who has."""
     first = sit("run", "-f", "-it", "--", *SHELL)
@@ -363,3 +373,25 @@ def test_sign_of_life(sit: Sit, alice: Twctl) -> None:
     child.expect_exact("\x1b[2K137\r\n")
 
     assert code(child) == 137
+
+
+def test_top_is_quit(sit: Sit) -> None:
+    """Ctrl-\\ ends it too, with the terminal as it was."""
+    line = 'before=$(stty -g); twctl top; echo $?; test "$(stty -g)" = "$before"'
+    child = sit(line=f"trap : QUIT; {line}; echo $?")
+    child.expect("q ends")
+    child.send("\x1c")
+    child.expect_exact("\x1b[?1049l")
+    child.expect(rb"131\r\n0\r\n")
+
+    assert code(child) == 0
+
+
+def test_top_without_stdin(sit: Sit) -> None:
+    """Where there are no keys to read there is a screen all the same."""
+    child = sit(line="exec twctl top <&-")
+    child.expect("q ends")
+    child.expect_exact("ID")
+    child.sendintr()
+
+    assert code(child) == 130

@@ -2,8 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+import tty
+from collections.abc import AsyncIterator, Callable
+from contextlib import (
+    AbstractContextManager,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from typing import Final
 
 from teleworkerd.protocol.errors import TeleworkerError
@@ -13,9 +19,9 @@ from twctl.commands.keyboard import (
     INTERRUPT,
     WITHIN,
     DetachKeys,
-    RawTerminal,
     SizeWatch,
     local_size,
+    terminal_set,
 )
 from twctl.input import InputEnded, JobInput
 from twctl.job import RemoteJob
@@ -23,24 +29,21 @@ from twctl.render import print_notice
 from twctl.source import Source
 
 
-Notice = Callable[[str], None]
-
 _LAST_KEYS: Final = 1.0  # seconds that a job has to take what was typed at last
 
 
 class Desk:
     """Where somebody sits, or a script runs: `notice` tells them something.
 
-    With *keys* the terminal passes each key on, if stdin is one.
+    With `has_keys` the terminal that stdin is passes each key on.
     """
 
-    def __init__(self, *, keys: bool) -> None:
-        self._raw = RawTerminal(0) if keys and os.isatty(0) else None
+    def __init__(self) -> None:
+        self.has_keys = False
 
-    @property
-    def has_keys(self) -> bool:
-        """Whether each key is passed on."""
-        return self._raw is not None
+    def take_keys(self) -> None:
+        """Have keys, if stdin is a terminal."""
+        self.has_keys = os.isatty(0)
 
     @property
     def way_out(self) -> str:
@@ -49,19 +52,11 @@ class Desk:
 
     def notice(self, text: str) -> None:
         """Print a line on stderr."""
-        if self._raw is None:
-            print_notice(text)
-        else:
-            self._raw.notice(text)
+        print_notice(text, apart=self.has_keys)
 
-    @contextmanager
-    def given_over(self) -> Iterator[None]:
-        """Give the terminal over to the job."""
-        if self._raw is None:
-            yield
-        else:
-            with self._raw:
-                yield
+    def given_over(self) -> AbstractContextManager[None]:
+        """Give the terminal over to the job, within the block."""
+        return terminal_set(0, tty.setraw) if self.has_keys else nullcontext()
 
 
 @asynccontextmanager

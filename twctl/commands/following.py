@@ -1,6 +1,8 @@
 """Follows a job: what it writes goes to us, our signals go to it."""
 
 import asyncio
+import errno
+import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, nullcontext
@@ -83,9 +85,10 @@ def attach(profile: Profile, ref: str, follow: Follow) -> int:
     return run_loop(_attach(profile, ref, follow))
 
 
-def _client(profile: Profile, *, reconnect: bool, desk: Desk | None = None) -> Client:
+def _client(
+    profile: Profile, *, reconnect: bool, notice: Callable[[str], None] = print_notice
+) -> Client:
     retry_for = None if reconnect else 0
-    notice = print_notice if desk is None else desk.notice
     return Client(profile, retry_for=retry_for, notice=notice, warn=warn_daily)
 
 
@@ -144,78 +147,95 @@ async def _tail_many(
 async def _run(
     profile: Profile, spec: JobSpec, request_id: str | None, follow: Follow
 ) -> int:
-    desk = Desk(keys=follow.sends and follow.has_terminal)
+    desk = Desk()
 
-    async def start(client: Client) -> RemoteJob:
+    if follow.sends and follow.has_terminal:
+        desk.take_keys()
+
+    async def start() -> RemoteJob:
         job = await client.start(spec, request_id=request_id)
         _tell_not_applied(job)
         return job
 
-    return await _follow(profile, start, desk, follow)
+    async with _client(
+        profile, reconnect=follow.reconnect, notice=desk.notice
+    ) as client:
+        return await _follow(client, start, desk, follow)
 
 
 async def _attach(profile: Profile, ref: str, follow: Follow) -> int:
-    async with _client(profile, reconnect=follow.reconnect) as client:
+    desk = Desk()
+
+    async with _client(
+        profile, reconnect=follow.reconnect, notice=desk.notice
+    ) as client:
         status = await client.job(ref).status()
+        sends = follow.sends and status.takes_input and not status.state.is_final
+        # Nobody hangs up a terminal for good who only comes by.
+        follow = replace(
+            follow, sends=sends, has_terminal=status.tty, keeps_open=status.tty
+        )
 
-    sends = follow.sends and status.takes_input and not status.state.is_final
-    # Nobody hangs up a terminal for good who only comes by.
-    follow = replace(
-        follow, sends=sends, has_terminal=status.tty, keeps_open=status.tty
-    )
-    desk = Desk(keys=sends and status.tty)
+        if sends and status.tty:
+            desk.take_keys()
 
-    async def find(client: Client) -> RemoteJob:
-        return client.job(status.id)
+        if desk.has_keys:
+            print_notice(f"attached to job {status.id}; Ctrl-] three times detaches")
 
-    if desk.has_keys:
-        desk.notice(f"attached to job {status.id}; Ctrl-] three times detaches")
+        async def find() -> RemoteJob:
+            return client.job(status.id)
 
-    return await _follow(profile, find, desk, follow)
+        return await _follow(client, find, desk, follow)
 
 
 async def _follow(
-    profile: Profile,
-    find: Callable[[Client], Awaitable[RemoteJob]],
+    client: Client,
+    find: Callable[[], Awaitable[RemoteJob]],
     desk: Desk,
     follow: Follow,
 ) -> int:
     """Follow the job that *find* returns to its end, and return its code."""
-    async with _client(profile, reconnect=follow.reconnect, desk=desk) as client:
-        forwarder = Forwarder(client, notice=desk.notice)
+    forwarder = Forwarder(client)
+    is_on_terminal = os.isatty(1)
 
-        with forwarder if follow.forwards else nullcontext():
-            try:
-                job = await find(client)
-                forwarder.begin(job)
+    with forwarder if follow.forwards else nullcontext():
+        try:
+            job = await find()
+            forwarder.begin(job)
 
-                async with AsyncExitStack() as stack:
-                    if follow.has_terminal:
-                        await stack.enter_async_context(sizing(job, at_once=True))
+            async with AsyncExitStack() as stack:
+                if follow.has_terminal:
+                    await stack.enter_async_context(sizing(job, at_once=True))
 
-                    if follow.sends:
-                        stack.enter_context(desk.given_over())
-                        await stack.enter_async_context(
-                            sending(
-                                job,
-                                desk,
-                                keeps_open=follow.keeps_open,
-                                detach=forwarder.detach,
-                            )
+                if follow.sends:
+                    stack.enter_context(desk.given_over())
+                    await stack.enter_async_context(
+                        sending(
+                            job,
+                            desk,
+                            keeps_open=follow.keeps_open,
+                            detach=forwarder.detach,
                         )
+                    )
 
-                    status = await _copy(job, follow.copy)
-            except asyncio.CancelledError:
-                if forwarder.detached_by is not None:
-                    return 128 + forwarder.detached_by
+                status = await _copy(job, follow.copy)
+        except asyncio.CancelledError:
+            if forwarder.detached_by is not None:
+                return 128 + forwarder.detached_by
 
-                if (left := forwarder.left) is not None:
-                    print_notice(f"detached; 'twctl attach {left.id}' comes back")
-                    return ExitCode.OK
+            if (left := forwarder.left) is not None:
+                print_notice(f"detached; 'twctl attach {left.id}' comes back")
+                return ExitCode.OK
 
-                raise
-            finally:
-                await forwarder.end()
+            raise
+        except OSError as error:
+            # A terminal that has gone away says so before the SIGHUP comes.
+            if is_on_terminal and error.errno == errno.EIO and follow.forwards:
+                forwarder.hang_up()
+
+            raise
+        finally:
+            await forwarder.end()
 
     _tell_what_may_be_missing(status)
     return job_code(status)

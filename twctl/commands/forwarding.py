@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -24,6 +23,7 @@ FORWARDED: Final = (
 TO_ALL: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
 ENDING: Final = frozenset(FORWARDED) - {signal.SIGUSR1, signal.SIGUSR2}
 AGAIN_WITHIN: Final = 1.0  # seconds between the two INTs that kill the job
+_LAST_WITHIN: Final = 1.0  # seconds in which the last ones have to be sent
 
 
 class Forwarder:
@@ -32,16 +32,13 @@ class Forwarder:
     One that asks to end but cannot reach the job, because there is no connection
     or, at the second INT, no job yet, cancels the task that made the forwarder;
     `detached_by` says which; `left` is the job that somebody wanted to leave, by
-    `detach`. The job goes on. *notice* is called with what is to be told.
+    `detach`. The job goes on.
     """
 
-    def __init__(
-        self, client: Client, *, notice: Callable[[str], None] = print_notice
-    ) -> None:
+    def __init__(self, client: Client) -> None:
         self.detached_by: signal.Signals | None = None
         self.left: RemoteJob | None = None
         self._client = client
-        self._notice = notice
         # What was ignored when we were started, as by nohup, stays ignored.
         self._forwarded = [
             number
@@ -50,7 +47,7 @@ class Forwarder:
         ]
         self._loop = asyncio.get_running_loop()
         self._owner = asyncio.current_task()
-        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._signals: asyncio.Queue[signal.Signals | None] = asyncio.Queue()
         self._interrupted_at: float | None = None
         self._sending: asyncio.Task[None] | None = None
         self._job: RemoteJob | None = None
@@ -82,9 +79,16 @@ class Forwarder:
         if self._owner is not None:
             self._owner.cancel()
 
+    def hang_up(self) -> None:
+        """Take it that there is no terminal any more, which a SIGHUP says too late."""
+        if signal.SIGHUP in self._forwarded and self._job is not None:
+            self._signals.put_nowait(signal.SIGHUP)
+
     async def end(self) -> None:
-        """Send no more."""
+        """Send what has been caught, if that can be soon, and no more."""
         if self._sending is not None:
+            self._signals.put_nowait(None)
+            await asyncio.wait({self._sending}, timeout=_LAST_WITHIN)
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
 
@@ -105,7 +109,7 @@ class Forwarder:
         self._interrupted_at = now
 
         if before is None:
-            self._notice("SIGINT goes to the job; again within 1 s kills it")
+            print_notice("SIGINT goes to the job; again within 1 s kills it")
         elif now - before < AGAIN_WITHIN:
             return signal.SIGKILL
 
@@ -113,17 +117,15 @@ class Forwarder:
 
     def _detach(self, number: signal.Signals, why: str) -> None:
         what = "what has started" if self._job is None else f"job {self._job.id}"
-        self._notice(f"{why}; {what} goes on")
+        print_notice(f"{why}; {what} goes on")
         self.detached_by = number
 
         if self._owner is not None:
             self._owner.cancel()
 
     async def _send(self, job: RemoteJob) -> None:
-        while True:
-            number = await self._signals.get()
-
+        while (number := await self._signals.get()) is not None:
             try:
                 await job.kill(number, tree=number in TO_ALL)
             except TeleworkerError as error:
-                self._notice(f"{number.name} was not sent: {error}")
+                print_notice(f"{number.name} was not sent: {error}")

@@ -1,18 +1,15 @@
 """The terminal that somebody sits at, given over to a job for a while."""
 
 import asyncio
-import atexit
 import os
 import signal
-import sys
 import termios
-import tty
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final, Self
 
 from teleworkerd.protocol.spec import MAX_SIDE, TerminalSize
-from twctl.render import escape
 
 
 ESCAPE: Final = 0x1D  # Ctrl-]
@@ -35,42 +32,35 @@ def local_size() -> TerminalSize | None:
     return None
 
 
-class RawTerminal:
-    """Has the terminal *fd* pass on each key as it is, while it is entered.
+@contextmanager
+def terminal_set(fd: int, change: Callable[[int, int], object]) -> Iterator[None]:
+    """Have the terminal *fd* as *change* makes it, and afterwards as it was.
 
-    Whatever happens, it is as it was before when the program ends.
+    One that has gone away is as nobody likes it, which is no error.
     """
+    loop = asyncio.get_running_loop()
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._before: list[object] | None = None
+    try:
+        before = termios.tcgetattr(fd)
+    except termios.error:
+        yield
+        return
 
-    def __enter__(self) -> Self:
-        self._before = termios.tcgetattr(self._fd)
-        atexit.register(self.restore)
-        tty.setraw(self._fd, termios.TCSADRAIN)
-        return self
+    def change_it() -> None:
+        with suppress(termios.error):
+            change(fd, termios.TCSADRAIN)
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.restore()
-        atexit.unregister(self.restore)
+    # A shell that stopped us, and goes on with us, has the terminal as it likes it.
+    loop.add_signal_handler(signal.SIGCONT, change_it)
 
-    def restore(self) -> None:
-        """Put it back; again is no harm."""
-        if self._before is not None:
-            before, self._before = self._before, None
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, before)  # type: ignore[arg-type]  # as tcgetattr gave it
+    try:
+        change_it()
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGCONT)
 
-    def notice(self, text: str) -> None:
-        """Print a line on stderr that begins and ends where lines do."""
-        ends = ("\r\n", "\r\n") if self._before is not None else ("", "\n")
-        sys.stderr.write(f"{ends[0]}twctl: {escape(text)}{ends[1]}")
-        sys.stderr.flush()
+        with suppress(termios.error):
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 class DetachKeys:

@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
-import termios
 import tty
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,6 +18,7 @@ from teleworkerd.protocol.messages import TopRequest
 from teleworkerd.protocol.types import MIB
 from twctl.client import Client
 from twctl.commands.columns import fitting_table, least_width
+from twctl.commands.keyboard import terminal_set
 from twctl.exit_codes import ExitCode
 from twctl.profile import Profile
 from twctl.render import escape, print_warning
@@ -32,6 +31,7 @@ _SHOWN: Final = 12  # samples in a sparkline
 _RIGHT: Final = frozenset({"CPU", "MEM", "PIDS", "READ/s", "WRITE/s", "OUT/s", "TIME"})
 _GIVEN_UP: Final = ("COMMAND", "OUT/s", "WRITE/s", "READ/s", "PIDS")  # in this order
 _HOT: Final = 0.9  # of a limit
+_ENDING: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Screen:
@@ -141,12 +141,17 @@ async def show_live(profile: Profile, request: TopRequest) -> int:
     async with Client(profile, notice=note, warn=note) as client:
         drawing = asyncio.create_task(_draw(client, request, screen, live))
 
-        with _keys(drawing), _signals(drawing, live) as ended_by, live:
+        with _signals(drawing, live) as ended_by, _keys(drawing):
             try:
-                await drawing
+                with live:
+                    await drawing
             except asyncio.CancelledError:
                 # Who typed q, or sent a signal, cancelled the drawing alone.
                 if (task := asyncio.current_task()) and task.cancelling():
+                    raise
+            except OSError:
+                # There may be no terminal any more that could be put back.
+                if not ended_by:
                     raise
 
     return 128 + ended_by[0] if ended_by else ExitCode.OK
@@ -164,28 +169,30 @@ async def _draw(
 @contextmanager
 def _keys(drawing: "asyncio.Task[None]") -> Iterator[None]:
     """Have a typed q end *drawing*; the terminal is as it was afterwards."""
-    if not sys.stdin.isatty():
+    if not os.isatty(0):
         yield
         return
 
-    fd, loop = sys.stdin.fileno(), asyncio.get_running_loop()
-    before = termios.tcgetattr(fd)
-    tty.setcbreak(fd)
+    loop = asyncio.get_running_loop()
 
     def typed() -> None:
-        if b"q" in os.read(fd, 64).lower():
+        try:
+            keys = os.read(0, 64)
+        except OSError:  # the terminal has gone away
+            keys = b""
+
+        if not keys:
+            loop.remove_reader(0)
+        elif b"q" in keys.lower():
             drawing.cancel()
 
-    loop.add_reader(fd, typed)
-    # A shell that stopped us, and goes on with us, has the terminal as it likes it.
-    loop.add_signal_handler(signal.SIGCONT, tty.setcbreak, fd)
+    with terminal_set(0, tty.setcbreak):
+        loop.add_reader(0, typed)
 
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGCONT)
-        loop.remove_reader(fd)
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        try:
+            yield
+        finally:
+            loop.remove_reader(0)
 
 
 @contextmanager
@@ -199,13 +206,13 @@ def _signals(drawing: "asyncio.Task[None]", live: Live) -> Iterator[list[int]]:
 
     loop.add_signal_handler(signal.SIGWINCH, live.refresh)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         loop.add_signal_handler(number, end, number)
 
     try:
         yield ended_by
     finally:
-        for number in (signal.SIGWINCH, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGWINCH, *_ENDING):
             loop.remove_signal_handler(number)
 
 
