@@ -167,7 +167,7 @@ def _check_size(config: Config, source: str) -> None:
 
 def _named_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     named = environ.get(_FILE_VARIABLE)
-    return path or (Path(named) if named is not None else None)
+    return path or (Path(named) if named else None)
 
 
 def _read_file(path: Path, *, required: bool) -> dict[str, Any]:

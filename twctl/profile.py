@@ -174,9 +174,7 @@ def split_address(text: str, *, source: str | None = None) -> tuple[str, int]:
     shown = f"{text!r}{_in_brackets(source)}"
 
     if match is None or not 0 < port < 1 << 16:
-        raise ProfileError(
-            f"{shown} is not HOST:PORT; write an IPv6 address as [::1]:{DEFAULT_PORT}"
-        )
+        raise ProfileError(f"{shown} is not HOST:PORT; {_address_hint(text)}")
 
     host = match[1] or match[2]
 
@@ -186,6 +184,16 @@ def split_address(text: str, *, source: str | None = None) -> tuple[str, int]:
         )
 
     return host, port
+
+
+def _address_hint(text: str) -> str:
+    match text.count(":"):
+        case 0:
+            return f"write it as worker.example.org:{DEFAULT_PORT}"
+        case 1:
+            return "a host, and a port from 1 to 65535 behind the colon"
+        case _:
+            return f"write an IPv6 address as [::1]:{DEFAULT_PORT}"
 
 
 def _is_name(host: str) -> bool:

@@ -241,7 +241,7 @@ def _unreachable(error: BaseException | None) -> str:
 
 
 def _untrusted(error: ssl.SSLCertVerificationError, profile: Profile) -> str:
-    code, ca = error.verify_code, f"--ca {profile.ca}"
+    code, ca = error.verify_code, profile.file("ca")
 
     if code in _OTHER_HOST:
         return (

@@ -353,12 +353,12 @@ ODD_SERVERS: Final[dict[str, tuple[Callable[[Authority], Signed], str, str]]] = 
     "other CA": (
         lambda root: Authority.root("Another CA").server(),
         "localhost",
-        "the server's certificate is not signed by your --ca ",
+        "the server's certificate is not signed by your ca ",
     ),
     "CA of the same name": (
         lambda root: Authority.root().server(),
         "localhost",
-        "the server's certificate is not signed by your --ca ",
+        "the server's certificate is not signed by your ca ",
     ),
     "not strict": (
         lambda root: root.server(has_signer_id=False),

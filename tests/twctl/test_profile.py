@@ -272,3 +272,18 @@ def test_no_such_home(environ: dict[str, str]) -> None:
 def test_address_of_a_profile() -> None:
     """An IPv6 address gets its brackets back."""
     assert Profile("::1", 1, Path(), Path(), Path()).address == "[::1]:1"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a b", "write it as worker.example.org:7443"),
+        ("worker:99999", "a port from 1 to 65535 behind the colon"),
+        ("worker:", "a port from 1 to 65535 behind the colon"),
+        ("::1", r"write an IPv6 address as \[::1\]:7443"),
+    ],
+)
+def test_hint_of_an_address(text: str, hint: str) -> None:
+    """What is said to do fits what was written."""
+    with pytest.raises(ProfileError, match=f"is not HOST:PORT; .*{hint}$"):
+        split_address(text)

@@ -93,7 +93,9 @@ def run(  # noqa: PLR0913 - one parameter for each option
     ] = None,
     env: Annotated[
         list[str] | None,
-        typer.Option("-e", "--env", metavar="K=V|K", help="A variable; K copies it."),
+        typer.Option(
+            "-e", "--env", metavar="K=V|K", help="A variable; K copies ours, if set."
+        ),
     ] = None,
     env_file: Annotated[
         list[str] | None,
