@@ -130,7 +130,7 @@ class Client:
         """End the connection; again is no harm, nor in a process that was forked."""
         loop = self._loop
 
-        if loop is not None and loop.is_ours and not loop.is_closed:
+        if loop is not None and not loop.is_closed:
             try:
                 # Another thread may close it just now.
                 with suppress(ConnectionClosed):
@@ -300,8 +300,11 @@ class JobInput:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._loop.is_ours:  # a process that was forked has no say in it
-            self._loop.call(self._stdin.__aexit__(exc_type, exc_value, traceback))
+        # A child leaves it to its parent, and an error is not to be hidden by another.
+        if self._loop.is_of_another_process or (exc_type and self._loop.is_closed):
+            return
+
+        self._loop.call(self._stdin.__aexit__(exc_type, exc_value, traceback))
 
     @property
     def ended(self) -> InputEndReason | None:

@@ -4,8 +4,10 @@ import asyncio
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 import pytest
 
@@ -15,6 +17,21 @@ from twctl.syncloop import LoopThread
 
 
 pytestmark = pytest.mark.timeout(20)
+
+PROGRAM = """
+import threading
+from twctl.syncloop import LoopThread
+
+loop = LoopThread()
+began = threading.Event()
+
+async def call():
+    began.set()
+    threading.Event().wait()
+
+threading.Thread(target=loop.call, args=(call(),), daemon=True).start()
+began.wait()
+"""
 
 
 async def leave() -> None:
@@ -159,6 +176,84 @@ def test_second_interruption(loop: LoopThread) -> None:
     presses.join()
     may_end.set()
     loop.call(leave())
+
+
+def test_interruption_of_an_interruption(
+    loop: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second Ctrl-C that comes before the call is cancelled does not save it."""
+    began = threading.Event()
+    ended = threading.Event()
+    schedule = loop._schedule
+
+    async def end() -> None:
+        try:
+            await forever(began)
+        finally:
+            ended.set()
+
+    def interrupt() -> None:
+        began.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted(callback: Callable[[], object]) -> bool:
+        monkeypatch.setattr(loop, "_schedule", schedule)
+
+        if began.is_set():
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(loop, "_schedule", interrupted)
+        return schedule(callback)
+
+    monkeypatch.setattr(loop, "_schedule", interrupted)
+    presses = threading.Thread(target=interrupt)
+    presses.start()
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.call(end())
+
+    presses.join()
+    assert ended.wait(10)
+
+
+def test_iteration_that_ends_slowly(loop: LoopThread) -> None:
+    """Whoever does not wait for its end hears of the Ctrl-C, and of nothing else."""
+    is_ending = threading.Event()
+    may_end = threading.Event()
+
+    async def stubborn() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(60)
+        finally:
+            is_ending.set()
+            await asyncio.to_thread(may_end.wait)
+
+    def press_again() -> None:
+        is_ending.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presses = threading.Thread(target=press_again)
+    presses.start()
+    numbers = loop.iterate(stubborn)
+    next(numbers)
+
+    with pytest.raises(KeyboardInterrupt):
+        next(numbers)
+
+    presses.join()
+    may_end.set()
+    loop.call(leave())
+
+
+def test_end_of_the_program() -> None:
+    """It does not wait for ever for what the thread is in and never returns."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, check=False, timeout=15
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_nothing_is_asked_for_before_it_is_wanted(loop: LoopThread) -> None:
