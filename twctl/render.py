@@ -248,6 +248,14 @@ def print_notice(text: str, *, apart: bool = False) -> None:
         sys.stderr.flush()
 
 
+def end_line() -> None:
+    """Have a shell's prompt begin where lines do, though Ctrl-C is shown there."""
+    with suppress(OSError):
+        if sys.stderr.isatty():
+            sys.stderr.write("\n")
+            sys.stderr.flush()
+
+
 def print_warning(text: str) -> None:
     """Print what somebody should see to, though nothing has failed yet."""
     print_notice(f"warning: {text}")

@@ -82,7 +82,7 @@ def test_interrupted(type_: Type, job: str, tmp_path: Path) -> None:
     child.wait()
 
     assert child.exitstatus == 130
-    assert bytes(child.before or b"").endswith(b"\x1b[2K")
+    assert bytes(child.before or b"").endswith(b"\x1b[2K\r\n")
 
 
 @pytest.mark.parametrize("where", ["| cat", "2>/dev/null >{file}", "--all >{file}"])

@@ -59,7 +59,7 @@ class Command:
     @property
     def pieces(self) -> list[str]:
         """What is to be printed, cut where Ctrl-C is pressed."""
-        return re.split(r"^\^C\n", self.shown, flags=re.MULTILINE)
+        return re.split(r"^\^C(?=\n)", self.shown, flags=re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,8 @@ class Worker:
         assert isinstance(self.shell.match, re.Match)
         printed = self._seen + (self.shell.before or b"")
         self._seen = b""
-        return printed.decode().replace("\r\n", "\n"), int(self.shell.match[1])
+        lines = re.sub(r"\r+\n", "\n", printed.decode())
+        return lines, int(self.shell.match[1])
 
     def interrupt(self, pattern: str) -> None:
         """Press Ctrl-C once *pattern* has been printed."""

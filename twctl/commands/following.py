@@ -224,7 +224,9 @@ async def _follow(
                 return 128 + forwarder.detached_by
 
             if (left := forwarder.left) is not None:
-                print_notice(f"detached; 'twctl attach {left.id}' comes back")
+                print_notice(
+                    f"detached; 'twctl attach {left.id}' comes back", apart=True
+                )
                 return ExitCode.OK
 
             raise

@@ -109,7 +109,7 @@ class Forwarder:
         self._interrupted_at = now
 
         if before is None:
-            print_notice("SIGINT goes to the job; again within 1 s kills it")
+            _tell("SIGINT goes to the job; again within 1 s kills it")
         elif now - before < AGAIN_WITHIN:
             return signal.SIGKILL
 
@@ -117,7 +117,7 @@ class Forwarder:
 
     def _detach(self, number: signal.Signals, why: str) -> None:
         what = "what has started" if self._job is None else f"job {self._job.id}"
-        print_notice(f"{why}; {what} goes on")
+        _tell(f"{why}; {what} goes on")
         self.detached_by = number
 
         if self._owner is not None:
@@ -128,4 +128,8 @@ class Forwarder:
             try:
                 await job.kill(number, tree=number in TO_ALL)
             except TeleworkerError as error:
-                print_notice(f"{number.name} was not sent: {error}")
+                _tell(f"{number.name} was not sent: {error}")
+
+
+def _tell(text: str) -> None:
+    print_notice(text, apart=True)

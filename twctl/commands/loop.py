@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import uvloop
 
 from teleworkerd.protocol.memory import expect_chunks
+from twctl.render import end_line
 
 
 T = TypeVar("T")
@@ -21,6 +22,9 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
     try:
         _check_descriptors()
         return _run(main)
+    except KeyboardInterrupt:
+        end_line()
+        raise
     finally:
         main.close()
 
