@@ -15,6 +15,7 @@ from typing import Final
 from teleworkerd.protocol.errors import TeleworkerError
 from teleworkerd.protocol.spec import TerminalSize
 from teleworkerd.protocol.types import InputEndReason
+from twctl.commands.answers import Answers
 from twctl.commands.keyboard import (
     INTERRUPT,
     WITHIN,
@@ -35,11 +36,13 @@ _LAST_KEYS: Final = 1.0  # seconds that a job has to take what was typed at last
 class Desk:
     """Where somebody sits, or a script runs: `notice` tells them something.
 
-    With `has_keys` the terminal that stdin is passes each key on.
+    With `has_keys` the terminal that stdin is passes each key on, but not its
+    `answers` to what it is shown again.
     """
 
     def __init__(self) -> None:
         self.has_keys = False
+        self.answers = Answers()
 
     def take_keys(self) -> None:
         """Have keys, if stdin is a terminal."""
@@ -118,7 +121,7 @@ async def _send_from(
     """Send what *source* has until no more can be; or return true to detach."""
     try:
         async with await job.input() as stdin:
-            is_leaving = await _pass_on(source, stdin, keys=desk.has_keys)
+            is_leaving = await _pass_on(source, stdin, desk)
 
             if is_leaving:
                 with suppress(TimeoutError, InputEnded):
@@ -166,7 +169,7 @@ async def _throw_away(source: Source) -> bool:
     return False
 
 
-async def _pass_on(source: Source, stdin: JobInput, *, keys: bool) -> bool:
+async def _pass_on(source: Source, stdin: JobInput, desk: Desk) -> bool:
     """Send what comes until its end, or that of *stdin*; or return true to detach."""
     loop = asyncio.get_running_loop()
     detaching = DetachKeys()
@@ -176,7 +179,8 @@ async def _pass_on(source: Source, stdin: JobInput, *, keys: bool) -> bool:
     try:
         while True:
             reading = reading or asyncio.create_task(source.read())
-            patience = WITHIN if detaching.is_holding else None
+            is_holding = detaching.is_holding or desk.answers.is_holding
+            patience = WITHIN if is_holding else None
             await asyncio.wait(
                 {reading, ended},
                 timeout=patience,
@@ -187,7 +191,7 @@ async def _pass_on(source: Source, stdin: JobInput, *, keys: bool) -> bool:
                 return False
 
             if not reading.done():
-                await stdin.write(detaching.release())
+                await stdin.write(detaching.release() + desk.answers.release())
                 continue
 
             data, is_leaving = reading.result(), False
@@ -196,7 +200,8 @@ async def _pass_on(source: Source, stdin: JobInput, *, keys: bool) -> bool:
             if not data:
                 return False
 
-            if keys:
+            if desk.has_keys:
+                data = desk.answers.strip(data)
                 data, is_leaving = detaching.split(data, now=loop.time())
 
             await stdin.write(data)

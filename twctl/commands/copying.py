@@ -25,8 +25,9 @@ from twctl.verify import DigestMismatch
 class Copy:
     """What goes where: which part of which streams, to which descriptors, how.
 
-    *target* opens a descriptor; with *named* JSON says of which job it is, and with
-    *progress* a bar on stderr says how far a long copy has come.
+    *target* opens a descriptor, *around* is put around what writes bytes as they are;
+    with *named* JSON says of which job it is, and with *progress* a bar on stderr says
+    how far a long copy has come.
     """
 
     descriptors: Mapping[Stream, int]
@@ -36,6 +37,7 @@ class Copy:
     named: bool = False
     progress: bool = False
     target: Callable[[int], Target] = Sink
+    around: Callable[[Writer], Writer] = lambda writer: writer
 
 
 async def copy_output(job: RemoteJob, copy: Copy) -> JobStatus | None:
@@ -176,7 +178,7 @@ class _Copying:
         sinks = {s: self._sinks[fd] for s, fd in self._copy.descriptors.items()}
 
         if not self._copy.wanted.times:
-            return Raw(sinks)
+            return self._copy.around(Raw(sinks))
 
         starts = selection.starts
 

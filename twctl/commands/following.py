@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from teleworkerd.protocol.errors import TooMany
@@ -14,6 +15,7 @@ from teleworkerd.protocol.spec import JobSpec
 from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import JobState, Stream
 from twctl.client import Client
+from twctl.commands.answers import Again
 from twctl.commands.attaching import Desk, sending, sizing
 from twctl.commands.copying import Copy, copy_output, copy_outputs
 from twctl.commands.forwarding import Forwarder
@@ -27,7 +29,13 @@ from twctl.lookback import Wanted
 from twctl.moments import Moment, nanoseconds
 from twctl.pretty import SHORT_ID, ending
 from twctl.profile import Profile
-from twctl.render import has_colours, not_applied, print_notice, print_warning
+from twctl.render import (
+    has_colours,
+    is_screen,
+    not_applied,
+    print_notice,
+    print_warning,
+)
 
 
 BOTH: Final = Copy({Stream.STDOUT: 1, Stream.STDERR: 2}, Wanted(follow=True))
@@ -171,16 +179,26 @@ async def _attach(profile: Profile, ref: str, follow: Follow) -> int:
     ) as client:
         status = await client.job(ref).status()
         sends = follow.sends and status.takes_input and not status.state.is_final
-        # Nobody hangs up a terminal for good who only comes by.
-        follow = replace(
-            follow, sends=sends, has_terminal=status.tty, keeps_open=status.tty
-        )
+        copy = follow.copy
 
         if sends and status.tty:
             desk.take_keys()
 
         if desk.has_keys:
             print_notice(f"attached to job {status.id}; Ctrl-] three times detaches")
+
+        if desk.has_keys and is_screen(sys.stdout):
+            again = partial(Again, answers=desk.answers, end=status.stdout.end)
+            copy = replace(copy, around=again)
+
+        # Nobody hangs up a terminal for good who only comes by.
+        follow = replace(
+            follow,
+            copy=copy,
+            sends=sends,
+            has_terminal=status.tty,
+            keeps_open=status.tty,
+        )
 
         async def find() -> RemoteJob:
             return client.job(status.id)
