@@ -6,15 +6,23 @@ import re
 import pytest
 from rich.console import Console
 
+from tests.twctl.fake_output import make_status
 from tests.twctl.picture import FILE, draw, example
+from twctl.commands.screen import Screen
+from twctl.sampling import JobUse, Sample
 
 
 def lines(width: int) -> list[str]:
     """Return what is shown on a terminal that wide."""
-    console = Console(width=width, file=io.StringIO())
+    return shown(example(), width=width, height=25)
+
+
+def shown(screen: Screen, *, width: int, height: int) -> list[str]:
+    """Return the lines of *screen* on a terminal of that size."""
+    console = Console(width=width, height=height, file=io.StringIO())
 
     with console.capture() as capture:
-        console.print(example())
+        console.print(screen)
 
     return [line.rstrip() for line in capture.get().splitlines()]
 
@@ -65,3 +73,37 @@ def test_standard_terminal() -> None:
         "READ/s",
         "TIME",
     ]
+
+
+def crowd(count: int) -> Screen:
+    """Return a screen with so many jobs, each of which uses more CPU than the last."""
+    uses = [
+        JobUse(make_status(id=f"{number:08}-", exit_code=None), float(number))
+        for number in range(count)
+    ]
+    screen = Screen("worker:7443", with_owners=False)
+    screen.show(Sample(0, tuple(uses)))
+    return screen
+
+
+def test_more_jobs_than_lines() -> None:
+    """Those that use most CPU are shown, and how many more there are."""
+    _, _, *rows, last = shown(crowd(20), width=100, height=10)
+
+    assert [row[:8] for row in rows] == [f"{number:08}" for number in range(13, 20)]
+    assert last == "… and 13 more"
+
+
+def test_as_many_jobs_as_lines() -> None:
+    """Where there is room for all, nothing is left out."""
+    _, _, *rows = shown(crowd(8), width=100, height=10)
+
+    assert [row[:8] for row in rows] == [f"{number:08}" for number in range(8)]
+
+
+def test_long_note() -> None:
+    """However long the head is, it has one line."""
+    screen = crowd(1)
+    screen.note("the connection was lost; " * 9)
+
+    assert len(shown(screen, width=60, height=10)) == 3

@@ -58,3 +58,22 @@ def test_no_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     print_list([], now=0)
 
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_one_screen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more than there are lines the first are shown, and how many more there are."""
+    monkeypatch.setenv("LINES", "6")
+    jobs = [replace(JOB, name=f"job{number}") for number in range(9)]
+
+    print_list(jobs[:4], now=JOB.created_at, on_one_screen=True)
+    all_of_them = COLOURS.sub("", capsys.readouterr().out).splitlines()
+    print_list(jobs, now=JOB.created_at, on_one_screen=True)
+    some = COLOURS.sub("", capsys.readouterr().out).splitlines()
+
+    assert [line.split()[1] for line in all_of_them[1:]] == [
+        *map("job{}".format, range(4))
+    ]
+    assert [line.split()[1] for line in some[1:-1]] == ["job0", "job1", "job2"]
+    assert some[-1] == "… and 6 more"

@@ -25,15 +25,13 @@ def fitting_table(
     *,
     width: int,
     right: Collection[str],
-    title: Text | None = None,
 ) -> Table:
     """Return a table in which only the last column is cut to *width*.
 
     The columns of the heads in *right* are justified there. Where the others alone are
     too wide, what is too much of a line is not shown.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), title=title)
-    table.title_justify, table.title_style = "left", "bold"
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
     widths = _widths(heads, rows)
     room = max(width - sum(other + _GAP for other in widths[:-1]), _LEAST)
 
@@ -53,6 +51,19 @@ def fitting_table(
         table.add_row(*row)
 
     return table
+
+
+def rows_shown(count: int, *, lines: int) -> int:
+    """Return how many of *count* rows to show in so many *lines*.
+
+    If that is not all, a line is left for `left_out`.
+    """
+    return count if count <= lines else max(0, lines - 1)
+
+
+def left_out(count: int) -> Text:
+    """Return the line that says that *count* rows are not shown."""
+    return Text(f"… and {count} more", "dim")
 
 
 def _widths(heads: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[int]:

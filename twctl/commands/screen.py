@@ -1,12 +1,14 @@
 """`twctl top` on a terminal: a table that is drawn anew with each sample."""
 
 import asyncio
+import heapq
 import os
 import signal
 import tty
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from typing import Final
 
 from rich.console import Console, ConsoleOptions
@@ -17,7 +19,12 @@ from rich.text import Text
 from teleworkerd.protocol.messages import TopRequest
 from teleworkerd.protocol.types import MIB
 from twctl.client import Client
-from twctl.commands.columns import fitting_table, least_width
+from twctl.commands.columns import (
+    fitting_table,
+    least_width,
+    left_out,
+    rows_shown,
+)
 from twctl.commands.keyboard import terminal_set
 from twctl.exit_codes import ExitCode
 from twctl.profile import Profile
@@ -30,6 +37,7 @@ from twctl.usage import HEADS, cells
 _SHOWN: Final = 12  # samples in a sparkline
 _RIGHT: Final = frozenset({"CPU", "MEM", "PIDS", "READ/s", "WRITE/s", "OUT/s", "TIME"})
 _GIVEN_UP: Final = ("COMMAND", "OUT/s", "WRITE/s", "READ/s", "PIDS")  # in this order
+_ABOVE: Final = 2  # lines above the rows
 _HOT: Final = 0.9  # of a limit
 _ENDING: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 
@@ -63,23 +71,33 @@ class Screen:
         """Have *text* in the head of it, until the next sample."""
         self._note = text
 
-    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Table]:
+    def __rich_console__(
+        self, _: Console, options: ConsoleOptions
+    ) -> Iterator[Text | Table]:
         """Draw it, with as much as there is room for."""
-        width = options.max_width
-        heads, rows = self._fitting(width)
-        yield fitting_table(heads, rows, width=width, right=_RIGHT, title=self._head())
+        sample = self._sample or Sample(0, ())
+        width, lines = options.max_width, options.max_height - _ABOVE
+        shown = rows_shown(len(sample.jobs), lines=lines)
+        heads, rows = self._fitting(width, _busiest(sample, shown))
+        yield self._head()
+        yield fitting_table(heads, rows, width=width, right=_RIGHT)
 
-    def _fitting(self, width: int) -> tuple[Sequence[str], list[list[Text]]]:
+        if missing := len(sample.jobs) - shown:
+            yield left_out(missing)
+
+    def _fitting(
+        self, width: int, sample: Sample
+    ) -> tuple[Sequence[str], list[list[Text]]]:
         """Return the columns for which there is room, and their rows."""
         *layouts, least = self._layouts()
 
         for heads, shown in layouts:
-            rows = self._rows(heads, shown)
+            rows = self._rows(sample, heads, shown)
 
             if least_width(heads, rows) <= width:
                 return heads, rows
 
-        return least[0], self._rows(*least)
+        return least[0], self._rows(sample, *least)
 
     def _layouts(self) -> Iterator[tuple[Sequence[str], int]]:
         """Yield columns, and how many samples are in a line, from all to the least."""
@@ -92,9 +110,10 @@ class Screen:
             heads = [head for head in heads if head != unwanted]
             yield heads, 0
 
-    def _rows(self, heads: Sequence[str], shown: int) -> list[list[Text]]:
+    def _rows(
+        self, sample: Sample, heads: Sequence[str], shown: int
+    ) -> list[list[Text]]:
         """Return a row for each job, with so many samples *shown* in its lines."""
-        sample = self._sample or Sample(0, ())
         return [
             [
                 self._cell(head, text, use, shown)
@@ -112,7 +131,12 @@ class Screen:
             state = "no job runs" if running == 0 else f"{running} running"
 
         note = "" if self._note is None else f"  {self._note}"
-        return Text(escape(f"{self._address}  {state}  (q ends){note}"))
+        return Text(
+            escape(f"{self._address}  {state}  (q ends){note}"),
+            "bold",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
 
     def _cell(self, head: str, text: str, use: JobUse, shown: int) -> Text:
         values = list(self._lines.get(head, {}).get(use.status.id, ()))[-shown:]
@@ -214,6 +238,15 @@ def _signals(drawing: "asyncio.Task[None]", live: Live) -> Iterator[list[int]]:
     finally:
         for number in (signal.SIGWINCH, *_ENDING):
             loop.remove_signal_handler(number)
+
+
+def _busiest(sample: Sample, count: int) -> Sample:
+    """Return *sample* with the *count* jobs that use most CPU, in the same order."""
+    busiest = heapq.nlargest(count, sample.jobs, key=lambda use: use.cpu_percent or 0)
+    shown = {use.status.id for use in busiest}
+    return replace(
+        sample, jobs=tuple(use for use in sample.jobs if use.status.id in shown)
+    )
 
 
 def _add(lines: dict[str, deque[float]], use: JobUse, value: float | None) -> None:

@@ -181,7 +181,7 @@ def _shower(
             from twctl.commands.table import print_list  # noqa: PLC0415 - brings rich
 
             sys.stdout.write(_CLEAR)
-            print_list(jobs, now=time.time_ns(), with_owners=others)
+            print_list(jobs, now=time.time_ns(), with_owners=others, on_one_screen=True)
         else:
             if not is_first:
                 print_line("")
