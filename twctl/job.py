@@ -100,9 +100,11 @@ class RemoteJob:
             status = await job.wait(timeout=60)
             print(status.exit_code, status.reason)
         """
+        is_look = timeout is not None and timeout <= 0
+
         try:
-            async with asyncio.timeout(timeout or None):
-                return await (self._wait() if timeout != 0 else self._look())
+            async with asyncio.timeout(None if is_look else timeout):
+                return await (self._look() if is_look else self._wait())
         except TimeoutError:
             raise TimeoutError(
                 f"job {self.id} has not ended within {timeout:g} s"
