@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
 
+from teleworkerd.protocol.messages import MAX_INTERVAL, MIN_INTERVAL
 from teleworkerd.protocol.types import OnFull
 
 
@@ -136,6 +137,16 @@ def parse_duration(text: str) -> float:
         raise ValueError(f"{text!r} is not a duration; write 10, 10s, 5m, 2h or 1h30m")
 
     return sum(float(number) * _SECONDS_PER[unit] for number, unit in parts)
+
+
+def parse_interval(text: str) -> float:
+    """Return the seconds between two samples."""
+    seconds = parse_duration(text)
+
+    if not MIN_INTERVAL <= seconds <= MAX_INTERVAL:
+        raise ValueError(f"{text!r} is out of range; it must be from 100ms to 1h")
+
+    return seconds
 
 
 def parse_signal(text: str) -> int:

@@ -191,7 +191,7 @@ def _address_hint(text: str) -> str:
         case 0:
             return f"write it as worker.example.org:{DEFAULT_PORT}"
         case 1:
-            return "a host, and a port from 1 to 65535 behind the colon"
+            return "behind the colon stands a port, a number from 1 to 65535"
         case _:
             return f"write an IPv6 address as [::1]:{DEFAULT_PORT}"
 

@@ -7,6 +7,7 @@ from twctl.commands.filters import Filters, parse_filters
 from twctl.parsing import (
     parse_duration,
     parse_env,
+    parse_interval,
     parse_label,
     parse_megabytes,
     parse_ref,
@@ -68,6 +69,13 @@ def test_bad_durations(text: str) -> None:
     """Anything else is no duration."""
     with pytest.raises(ValueError, match="not a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["0", "99ms", "61m"])
+def test_bad_intervals(text: str) -> None:
+    """No sample comes more often, or more rarely, than a server sends them."""
+    with pytest.raises(ValueError, match="out of range"):
+        parse_interval(text)
 
 
 @pytest.mark.parametrize(

@@ -278,8 +278,8 @@ def test_address_of_a_profile() -> None:
     ("text", "hint"),
     [
         ("a b", "write it as worker.example.org:7443"),
-        ("worker:99999", "a port from 1 to 65535 behind the colon"),
-        ("worker:", "a port from 1 to 65535 behind the colon"),
+        ("worker:99999", "a port, a number from 1 to 65535"),
+        ("worker:", "a port, a number from 1 to 65535"),
         ("::1", r"write an IPv6 address as \[::1\]:7443"),
     ],
 )

@@ -17,7 +17,7 @@ from twctl.commands.options import (
     parsed,
     refuse_both,
 )
-from twctl.parsing import each, parse_duration, parse_number, parse_text
+from twctl.parsing import each, parse_interval, parse_number, parse_text
 
 
 _FIRST = 0.5  # seconds between the two samples of a snapshot
@@ -64,7 +64,7 @@ def top(  # noqa: PLR0913 - one parameter for each option
     request = TopRequest(
         0,
         tuple(parsed(each(job_ref), jobs or [], "JOB")),
-        parsed(parse_duration, interval, "--interval"),
+        parsed(parse_interval, interval, "--interval"),
         owner=EVERYBODY if all_owners else optional(parse_text, owner, "--owner"),
     )
 
