@@ -35,7 +35,7 @@ from twctl.conduct import (
     prepare_socket,
 )
 from twctl.credentials import read_credentials
-from twctl.lookup import look_up
+from twctl.lookup import attempts, look_up
 from twctl.outage import FIRST_TRY, GaveUp, Outage, patience
 from twctl.profile import Profile
 from twctl.rejection import ConnectionRejected, asked_pause
@@ -304,18 +304,14 @@ def _open(profile: Profile, context: ssl.SSLContext) -> ssl.SSLSocket:
 
 
 def _connect(profile: Profile) -> socket.socket:
-    addresses = look_up(profile)
-    deadline = time.monotonic() + CONNECT_TIMEOUT
     error: OSError = OSError("the host name has no address")
 
-    for left, (family, kind, number, _, address) in zip(
-        range(len(addresses), 0, -1), addresses, strict=True
-    ):
+    for (family, kind, number, _, address), seconds in attempts(look_up(profile)):
         sock = socket.socket(family, kind, number)
 
         try:
             prepare_socket(sock)
-            sock.settimeout(max(0.001, (deadline - time.monotonic()) / left))
+            sock.settimeout(seconds)
             sock.connect(address)
             sock.settimeout(CONNECT_TIMEOUT)
         except OSError as refused:

@@ -1,4 +1,4 @@
-"""Looks up the addresses of a host on threads that nobody has to wait for.
+"""Where a host is: looked up on threads that nobody has to wait for.
 
 The resolver of the C library cannot be interrupted: Ctrl-C would be heard, and a
 deadline kept, only when it has come to its end.
@@ -6,17 +6,18 @@ deadline kept, only when it has come to its end.
 
 import _thread
 import socket
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 from twctl.conduct import CONNECT_TIMEOUT
 from twctl.profile import Profile
 
 
-Addresses: TypeAlias = Sequence[
-    tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
-]
+Address: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
+Addresses: TypeAlias = Sequence[Address]
 
+_LEAST: Final = 0.01  # seconds
 _TOO_LATE: Final = f"no answer within {CONNECT_TIMEOUT:.0f} s"
 
 
@@ -55,6 +56,18 @@ def begin_lookup(
         done(result)
 
     _thread.start_new_thread(work, ())
+
+
+def attempts(addresses: Addresses) -> Iterator[tuple[Address, float]]:
+    """Yield each of *addresses*, and for how many seconds to try to connect there.
+
+    One that does not answer leaves time for the others, of `CONNECT_TIMEOUT` in all.
+    """
+    deadline = time.monotonic() + CONNECT_TIMEOUT
+
+    for number, address in enumerate(addresses):
+        left = deadline - time.monotonic()
+        yield address, max(_LEAST, left / (len(addresses) - number))
 
 
 def too_late() -> socket.gaierror:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from teleworkerd.protocol.errors import ConnectionClosed
 from twctl.conduct import CONNECT_TIMEOUT, HELLO_TIMEOUT, prepare_socket
-from twctl.lookup import Addresses, begin_lookup, too_late
+from twctl.lookup import Addresses, attempts, begin_lookup, too_late
 from twctl.profile import Profile
 from twctl.session import CLOSE_TIMEOUT, Session
 from twctl.tls import check_server, refusal, silence
@@ -63,19 +63,15 @@ async def _greet(session: Session, profile: Profile) -> None:
 async def _connect(profile: Profile) -> socket.socket:
     loop = asyncio.get_running_loop()
     addresses = await _look_up(profile)
-    deadline = loop.time() + CONNECT_TIMEOUT
     error: OSError = OSError("the host name has no address")
 
-    for left, (family, kind, number, _, address) in zip(
-        range(len(addresses), 0, -1), addresses, strict=True
-    ):
+    for (family, kind, number, _, address), seconds in attempts(addresses):
         sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, number)
 
         try:
             prepare_socket(sock)
-            share = (deadline - loop.time()) / left
 
-            async with asyncio.timeout(share):
+            async with asyncio.timeout(seconds):
                 await loop.sock_connect(sock, address)
         except OSError as refused:
             sock.close()

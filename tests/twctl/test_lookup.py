@@ -15,7 +15,7 @@ import pytest
 from teleworkerd.protocol.errors import ConnectionClosed
 from tests.e2e.pki import Certificates
 from tests.twctl.fake import FakeServer, context_of, profile_of
-from twctl import blocking, lookup, opening
+from twctl import lookup, opening
 from twctl.blocking import connect
 from twctl.opening import open_session
 from twctl.profile import Profile
@@ -121,8 +121,7 @@ async def test_several_addresses(
     with full() as silent:
         addresses = [(*kind, silent), (*kind, (profile.host, profile.port))]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
-        monkeypatch.setattr(opening, "CONNECT_TIMEOUT", 1.0)
-        monkeypatch.setattr(blocking, "CONNECT_TIMEOUT", 1.0)
+        monkeypatch.setattr(lookup, "CONNECT_TIMEOUT", 1.0)
         session = await open_session(profile, context_of(profile))
         await session.close()
         (await asyncio.to_thread(connect, profile)).__exit__(None, None, None)
