@@ -53,10 +53,11 @@ def wait_for_jobs(
     """
     retry_for = None if reconnect else 0
 
-    def connect(warn: Callable[[str], None] | None = None) -> Client:
-        return Client(profile, retry_for=retry_for, notice=print_notice, warn=warn)
-
-    outcomes = run_loop(_wait(connect, wait))
+    client = Client(profile, retry_for=retry_for, notice=print_notice, warn=warn_daily)
+    # An outage is told of once.
+    outcomes = run_loop(
+        _wait(wait, client, lambda: Client(profile, retry_for=retry_for))
+    )
 
     if not outcomes:
         print_notice("no job fits")
@@ -84,9 +85,11 @@ def wait_for_jobs(
     return max(codes, default=ExitCode.OK)
 
 
-async def _wait(connect: Callable[..., Client], wait: Wait) -> dict[str, Outcome]:
+async def _wait(
+    wait: Wait, client: Client, another: Callable[[], Client]
+) -> dict[str, Outcome]:
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(connect(warn_daily))
+        await stack.enter_async_context(client)
         found = await _find(client, wait.jobs)
         known: dict[str, Outcome] = {
             ref: status
@@ -106,8 +109,8 @@ async def _wait(connect: Callable[..., Client], wait: Wait) -> dict[str, Outcome
 
             # What waits for its turn to be asked could not be seen to end.
             for start in range(_ROOM, len(refs), _ROOM):
-                another = await stack.enter_async_context(connect())
-                jobs |= {ref: another.job(ref) for ref in refs[start : start + _ROOM]}
+                other = await stack.enter_async_context(another())
+                jobs |= {ref: other.job(ref) for ref in refs[start : start + _ROOM]}
 
             ends = await _ends(jobs, wait)
 
