@@ -125,40 +125,6 @@ def test_notices_that_cannot_be_written(sit: Sit, alice: Twctl) -> None:
     assert code(child) == 3
 
 
-def taken_over(sit: Sit) -> "tuple[pexpect.spawn[bytes], pexpect.spawn[bytes]]":
-    """Have a second client take a job's input; return who had it, and who has."""
-    first = sit("run", "-f", "-it", "--", *SHELL)
-    first.expect(b"ready> ")
-    child = sit("list", "-q")
-    child.expect(rb"([-0-9a-f]{36})")
-    second = sit("attach", found(child))
-    second.expect(b"ready> ")
-    first.expect(b"another client sends to it now.*; Ctrl-C detaches")
-    return first, second
-
-
-def test_second_client_takes_over(sit: Sit) -> None:
-    """Who attaches sends from then on; whoever did so before is told, and watches."""
-    first, second = taken_over(sit)
-    second.send(b"exit 4\r")
-
-    assert code(second) == 4
-    assert code(first) == 4
-
-
-@pytest.mark.parametrize("keys", [b"\x1d\x1d\x1d", b"\x03"], ids=["keys", "Ctrl-C"])
-def test_who_was_replaced_can_leave(sit: Sit, keys: bytes) -> None:
-    """Whose place another has taken is not locked in, and types into nothing."""
-    first, second = taken_over(sit)
-    first.send(b"echo nobody\r")
-    first.send(keys)
-    left = code(first)
-    second.send(b"exit 4\r")
-
-    assert left == 0
-    assert code(second) == 4
-
-
 def test_end_of_a_script_leaves_a_terminal_open(sit: Sit, alice: Twctl) -> None:
     """A script that attaches to a terminal does not take it from all who come later."""
     job = alice.run("-it", "--", *SHELL)
