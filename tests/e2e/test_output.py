@@ -187,6 +187,39 @@ def test_closed_stdout(alice: Twctl) -> None:
         assert tail.wait(30) == 141
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("events", "-f", "--since-seq", "now"),
+        ("list", "--watch", "-o", "json"),
+        ("top", "-i", "60", "-o", "json"),
+        ("tail", "-f"),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_closed_stdout_of_one_that_waits(alice: Twctl, verb: Sequence[str]) -> None:
+    """Who goes on for ever ends when the reader goes, though there is nothing new."""
+    job = alice.run("--", "sh", "-c", "echo up; exec sleep 1000")
+    alice.until_printed(job, b"up")
+
+    with alice.popen(*verb, *([job] if verb[0] == "tail" else [])) as waiting:
+        assert waiting.stdout is not None
+        assert waiting.stderr is not None
+
+        try:
+            if verb[0] in {"list", "tail"}:
+                assert waiting.stdout.readline()
+
+            waiting.stdout.close()
+
+            assert waiting.wait(10) == 141
+            assert waiting.stderr.read() == b""
+        finally:
+            waiting.kill()
+
+    alice("kill", job)
+
+
 @pytest.mark.timeout(120)
 def test_real_workload(alice: Twctl) -> None:
     """Two followers of `tar | gzip` get the bytes that a local run gives."""

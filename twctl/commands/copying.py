@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import Stream
 from twctl.commands.dropping import GapNotices
+from twctl.commands.loop import while_read
 from twctl.commands.meanwhile import meanwhile
 from twctl.commands.prefixing import Target
 from twctl.commands.replay import Replay, show
@@ -61,19 +62,16 @@ async def copy_outputs(
         ended(job, status)
         return status
 
-    try:
+    async def copy_all() -> list[JobStatus | None]:
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(_watch(Sink(1)))
             tasks = [group.create_task(copy_one(job, copy)) for job, copy in wanted]
 
-            for task in tasks:
-                await task
+        return [task.result() for task in tasks]
 
-            watch.cancel()
+    try:
+        return await while_read(copy_all())
     except BaseExceptionGroup as errors:
         raise _first(errors) from None
-
-    return [task.result() for task in tasks]
 
 
 class _Copying:
@@ -212,17 +210,3 @@ def _first(error: BaseException) -> BaseException:
         error = error.exceptions[0]
 
     return error
-
-
-async def _watch(sink: Sink) -> None:
-    """Raise `BrokenPipeError` when nobody reads *sink* any more."""
-    abandoned = asyncio.Event()
-    sink.watch(abandoned.set)
-
-    try:
-        await abandoned.wait()
-    finally:
-        sink.unwatch()
-        sink.close()
-
-    raise BrokenPipeError

@@ -1,4 +1,4 @@
-"""Runs what a verb does on an event loop."""
+"""Runs what a verb does on an event loop, for as long as somebody reads it."""
 
 import asyncio
 import gc
@@ -10,6 +10,7 @@ import uvloop
 
 from teleworkerd.protocol.memory import expect_chunks
 from twctl.render import end_line
+from twctl.sink import Sink
 
 
 T = TypeVar("T")
@@ -37,6 +38,29 @@ def _run(main: Coroutine[Any, Any, T]) -> T:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
+
+
+async def while_read(main: Coroutine[Any, Any, T]) -> T:
+    """Do *main*; raises `BrokenPipeError` as soon as nobody reads our stdout."""
+    task, sink, is_abandoned = asyncio.current_task(), Sink(1), False
+
+    def abandoned() -> None:
+        nonlocal is_abandoned
+
+        is_abandoned = task is not None and task.cancel()
+
+    sink.watch(abandoned)
+
+    try:
+        return await main
+    except asyncio.CancelledError:
+        if is_abandoned and task is not None and not task.uncancel():
+            raise BrokenPipeError from None
+
+        raise
+    finally:
+        sink.unwatch()
+        sink.close()
 
 
 def _check_descriptors() -> None:

@@ -12,7 +12,7 @@ from teleworkerd.protocol.errors import ConnectionClosed, InvalidRequest
 from teleworkerd.protocol.messages import EventsRequest, ListRequest
 from teleworkerd.protocol.status import JobStatus
 from twctl.client import Client
-from twctl.commands.loop import run_loop
+from twctl.commands.loop import run_loop, while_read
 from twctl.daily import warn_daily
 from twctl.exit_codes import ExitCode
 from twctl.news import News
@@ -43,14 +43,15 @@ def tell_news(
 ) -> int:
     """Print what there is for *request*, and what comes; return the exit code."""
     client = _client(profile, reconnect=reconnect)
-    return run_loop(_tell(client, request, form, from_now=from_now))
+    return run_loop(while_read(_tell(client, request, form, from_now=from_now)))
 
 
 def watch_list(
     profile: Profile, request: ListRequest, limit: int | None, form: OutputForm
 ) -> int:
     """Print the list of *request*, and again whenever it has changed, for ever."""
-    return run_loop(_watch(_client(profile, reconnect=True), request, limit, form))
+    client = _client(profile, reconnect=True)
+    return run_loop(while_read(_watch(client, request, limit, form)))
 
 
 def _client(profile: Profile, *, reconnect: bool) -> Client:

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from teleworkerd.protocol.messages import TopRequest
 from twctl.client import Client
-from twctl.commands.loop import run_loop
+from twctl.commands.loop import run_loop, while_read
 from twctl.daily import warn_daily
 from twctl.profile import Profile
 from twctl.render import (
@@ -29,7 +29,7 @@ def watch(
 
         return run_loop(show_live(profile, request))
 
-    return run_loop(_print(profile, request, count, form))
+    return run_loop(while_read(_print(profile, request, count, form)))
 
 
 async def _print(
