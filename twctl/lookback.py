@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from teleworkerd.protocol.errors import OffsetOutOfRange
 from teleworkerd.protocol.messages import InterleaveRequest, OutputRequest
 from teleworkerd.protocol.responses import InterleaveResponse
 from teleworkerd.protocol.types import Chunk, Gap, Stream
@@ -91,7 +92,12 @@ async def begins_line(job: RemoteJob, starts: Mapping[Stream, int]) -> bool:
         if not offset:
             continue
 
-        [last, *_] = await _read(job, stream, offset - 1, offset, times=True)
+        try:
+            before = await _read(job, stream, offset - 1, offset, times=True)
+        except OffsetOutOfRange:
+            before = []  # who reads from there will be told
+
+        last = before[0] if before else None
         ends_line, time = False, 0
 
         if isinstance(last, Chunk):

@@ -119,15 +119,19 @@ def test_from_offset(alice: Twctl) -> None:
     assert alice("tail", "--from-offset", "10", job).stdout == b""
 
 
-def test_offset_beyond_the_end(alice: Twctl) -> None:
+@pytest.mark.parametrize("options", [(), ("-t",)], ids=["plain", "with times"])
+@pytest.mark.parametrize("offset", ["11", "12"])
+def test_offset_beyond_the_end(
+    alice: Twctl, offset: str, options: Sequence[str]
+) -> None:
     """An offset that the stream of an ended job does not hold is an error."""
     job = alice.run("printf", "0123456789")
     alice.ended(job)
 
-    done = alice("tail", "--from-offset", "11", job)
+    done = alice("tail", "--from-offset", offset, *options, job)
 
     assert done.code == 1
-    assert "11" in done.error
+    assert f"offset {offset} lies outside" in done.error
 
 
 def test_exit_code_of_a_reader(alice: Twctl) -> None:
