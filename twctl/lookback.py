@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from teleworkerd.protocol.errors import OffsetOutOfRange
 from teleworkerd.protocol.messages import InterleaveRequest, OutputRequest
 from teleworkerd.protocol.responses import InterleaveResponse
+from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import Chunk, Gap, Stream
 from twctl.cutting import Cut, part
 from twctl.job import RemoteJob
@@ -65,18 +66,27 @@ async def select(
         return Selection(request, starts, Cut(starts))
 
     status = await job.status()
-    ends = {stream: stream_status(status, stream).end for stream in starts}
-
-    # What is still to come cuts nothing off.
-    if wanted.until is not None and wanted.until <= job.now():
-        until = _at(request, dict.fromkeys(starts, 0), since=wanted.until)
-        before = await _where(job, until)
-        ends = {stream: min(end, before[stream]) for stream, end in ends.items()}
+    ends = await find_ends(job, status, starts, wanted)
 
     # What has come since we counted would be too much.
     has_more = not (wanted.follow or status.state.is_final)
     stops = ends if has_more else None
     return await _count(job, request, wanted, starts, ends, stops)
+
+
+async def find_ends(
+    job: RemoteJob, status: JobStatus, streams: Iterable[Stream], wanted: Wanted
+) -> dict[Stream, int]:
+    """Return where the *wanted* part of *streams* ends that was there by *status*."""
+    ends = {stream: stream_status(status, stream).end for stream in streams}
+
+    # What is still to come cuts nothing off.
+    if wanted.until is None or wanted.until > job.now():
+        return ends
+
+    until = _request(job, list(ends), Wanted(since=wanted.until))
+    before = await _where(job, until)
+    return {stream: min(end, before[stream]) for stream, end in ends.items()}
 
 
 async def begins_line(job: RemoteJob, starts: Mapping[Stream, int]) -> bool:
@@ -233,16 +243,14 @@ def _request(job: RemoteJob, streams: list[Stream], wanted: Wanted) -> OutputQue
     )
 
 
-def _at(
-    request: OutputQuery, starts: Mapping[Stream, int], *, since: int | None = None
-) -> OutputQuery:
-    """Return *request* with other offsets."""
+def _at(request: OutputQuery, starts: Mapping[Stream, int]) -> OutputQuery:
+    """Return *request* with offsets in place of what it began with."""
     if isinstance(request, OutputRequest):
-        return replace(request, offset=starts[request.stream], since=since)
+        return replace(request, offset=starts[request.stream], since=None)
 
     return replace(
         request,
         stdout=starts[Stream.STDOUT],
         stderr=starts[Stream.STDERR],
-        since=since,
+        since=None,
     )

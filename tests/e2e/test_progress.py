@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -71,6 +72,31 @@ def test_copy_to_a_file(type_: Type, job: str, tmp_path: Path) -> None:
     text = bytes(child.before or b"")
     assert text.endswith(b"\x1b[2K")
     assert file.stat().st_size == SIZE
+
+
+@pytest.mark.parametrize(
+    ("options", "size"), [("-n 7168", 7), ("--until {moment}", 14)], ids=["-n", "until"]
+)
+def test_part_of_it(  # noqa: PLR0917 - fixtures, and two parameters
+    daemon: Daemon, alice: Twctl, type_: Type, tmp_path: Path, options: str, size: int
+) -> None:
+    """What is shown is of what will be copied, and not of all that there is."""
+    gate = daemon.gate()
+    lines = f"yes {'x' * 1023} | head -c"
+    job = alice.shell(f"{lines} {size}M; echo >&2; {gate.wait}; {lines} 2M")
+
+    with alice.start("tail", "-f", "--err", job) as errors:
+        errors.until_lines(1)
+        moment = f"@{time.time():.6f}"
+        gate.open()
+
+    alice.ended(job)
+    line = f"twctl tail {options.format(moment=moment)} {job} > {tmp_path / 'output'}"
+    child = type_(f"{line}; echo over")
+
+    child.expect(BAR.replace(b"5", b"%d" % size))
+    child.expect("over")
+    assert (tmp_path / "output").stat().st_size == size << 20
 
 
 def test_interrupted(type_: Type, job: str, tmp_path: Path) -> None:

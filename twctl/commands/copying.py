@@ -100,7 +100,7 @@ class _Copying:
 
             async with AsyncExitStack() as showing:
                 if self._copy.progress:
-                    progress = show(self._job, self._replay)
+                    progress = show(self._job, self._replay, self._copy.wanted)
                     await showing.enter_async_context(meanwhile(progress))
 
                 readings = await self._read_all()
@@ -139,6 +139,7 @@ class _Copying:
     async def _read(self, streams: Sequence[Stream]) -> Reading:
         """Copy one stream, or both as one."""
         selection = await select(self._job, streams, self._copy.wanted)
+        self._replay.begin(selection.starts)
         reading = self._job.read(selection.request)
 
         if selection.cut.is_over():

@@ -24,11 +24,11 @@ from twctl.sizes import show_size
 class _Line:
     """A line of *columns*."""
 
-    def __init__(self, *columns: ProgressColumn, total: int | None = None) -> None:
+    def __init__(self, *columns: ProgressColumn) -> None:
         self._progress = Progress(
             *columns, console=Console(stderr=True), auto_refresh=False, transient=True
         )
-        self._task = self._progress.add_task("", total=total, size="", rate="")
+        self._task = self._progress.add_task("", total=None, size="", rate="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -46,26 +46,25 @@ class _Line:
 
 
 class Bar(_Line):
-    """How much of *total* bytes there is, with rate and time left."""
+    """How much of some bytes there is, with rate and time left."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self) -> None:
         super().__init__(
             TaskProgressColumn(),
             BarColumn(),
             TextColumn("{task.fields[size]}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(compact=True),
-            total=total,
         )
-        self._total = total
 
-    def show(self, done: int) -> None:
-        """Draw it for *done* bytes."""
+    def show(self, done: int, *, total: int) -> None:
+        """Draw it for *done* bytes of *total*."""
         speed = self._progress.tasks[0].speed
         self._progress.update(
             self._task,
             completed=done,
-            size=f"{show_size(done)} of {show_size(self._total)}",
+            total=total,
+            size=f"{show_size(done)} of {show_size(total)}",
             rate="" if speed is None else f"{show_size(speed)}/s",
             refresh=True,
         )

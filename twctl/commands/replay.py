@@ -4,32 +4,45 @@ import asyncio
 import os
 import stat
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from teleworkerd.protocol.types import Chunk, Gap, Stream
 from twctl.commands.meanwhile import INTERVAL, PATIENCE
 from twctl.job import RemoteJob
+from twctl.lookback import Wanted, find_ends
 from twctl.render import is_screen
-from twctl.verify import stream_status
 
 
 class Replay:
-    """What is copied of *streams*, against what there was of them at some time."""
+    """What is copied of *streams*, against what there was of them at some time.
+
+    `begun` is set when it is known of each stream where its copy begins.
+    """
 
     def __init__(self, streams: Collection[Stream]) -> None:
+        self.streams = streams
+        self.begun = asyncio.Event()
         self._starts: dict[Stream, int] = {}
         self._places: dict[Stream, int] = {}
         self._ends = dict.fromkeys(streams, 0)
 
+    def begin(self, starts: Mapping[Stream, int]) -> None:
+        """Note where copies begin, unless the first that comes says something else."""
+        self._starts |= starts
+
+        if self._starts.keys() >= {*self.streams}:
+            self.begun.set()
+
     def see(self, item: Chunk | Gap) -> None:
         """Count what comes."""
-        self._starts.setdefault(item.stream, item.offset)
+        if item.stream not in self._places:
+            self._starts[item.stream] = item.offset
+
         self._places[item.stream] = item.stop
 
-    def expect(self, stream: Stream, end: int) -> None:
-        """Note that a stream went on up to the offset *end*, if it is copied."""
-        if stream in self._ends:
-            self._ends[stream] = end
+    def expect(self, ends: Mapping[Stream, int]) -> None:
+        """Note up to which offsets the streams go on."""
+        self._ends |= ends
 
     @property
     def done(self) -> int:
@@ -58,17 +71,16 @@ def can_show(descriptors: Collection[int]) -> bool:
     )
 
 
-async def show(job: RemoteJob, replay: Replay) -> None:
+async def show(job: RemoteJob, replay: Replay, wanted: Wanted) -> None:
     """Show on stderr how far *replay* is, once that takes long, and up to its end."""
     await asyncio.sleep(PATIENCE)
+    await replay.begun.wait()
     status = await job.status()
-
-    for stream in Stream:
-        replay.expect(stream, stream_status(status, stream).end)
+    replay.expect(await find_ends(job, status, replay.streams, wanted))
 
     from twctl.commands.progress import Bar  # noqa: PLC0415 - it brings rich
 
-    with Bar(replay.total) as bar:
+    with Bar() as bar:
         while replay.done < replay.total:
-            bar.show(replay.done)
+            bar.show(replay.done, total=replay.total)
             await asyncio.sleep(INTERVAL)
