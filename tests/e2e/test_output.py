@@ -250,7 +250,9 @@ def test_real_workload(alice: Twctl) -> None:
 
 
 @pytest.mark.parametrize(
-    ("closed", "code"), [("<&-", 0), (">&-", 141), ("2>&-", 0)], ids=["0", "1", "2"]
+    ("closed", "code"),
+    [("<&-", 0), (">&-", 141), ("2>&-", 0), ("<&- >&- 2>&-", 141)],
+    ids=["0", "1", "2", "all"],
 )
 @pytest.mark.parametrize("arguments", [("tail", "-f"), ("status",)], ids=" ".join)
 def test_closed_descriptor(

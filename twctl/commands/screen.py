@@ -1,6 +1,7 @@
 """`twctl top` on a terminal: a table that is drawn anew with each sample."""
 
 import asyncio
+import errno
 import heapq
 import os
 import signal
@@ -173,10 +174,12 @@ async def show_live(profile: Profile, request: TopRequest) -> int:
                 # Who typed q, or sent a signal, cancelled the drawing alone.
                 if (task := asyncio.current_task()) and task.cancelling():
                     raise
-            except OSError:
-                # There may be no terminal any more that could be put back.
-                if not ended_by:
+            except OSError as error:
+                # A terminal that has gone away says so before the SIGHUP comes.
+                if error.errno != errno.EIO:
                     raise
+
+                ended_by.append(signal.SIGHUP)
 
     return 128 + ended_by[0] if ended_by else ExitCode.OK
 
