@@ -294,10 +294,8 @@ def test_top_is_interrupted(sit: Sit) -> None:
     assert codes == {"\x03": 130, "q": 0}
 
 
-def test_top_after_a_pause(sit: Sit) -> None:
-    """A shell that goes on with it has had the terminal; q is still a key."""
-    child = sit("top")
-    child.expect("q ends")
+def pause(child: "pexpect.spawn[bytes]") -> None:
+    """Have a shell take the terminal and give it back, as after Ctrl-Z and `fg`."""
     modes = termios.tcgetattr(child.child_fd)
     modes[3] |= termios.ICANON
     termios.tcsetattr(child.child_fd, termios.TCSANOW, modes)
@@ -307,9 +305,26 @@ def test_top_after_a_pause(sit: Sit) -> None:
         return not termios.tcgetattr(child.child_fd)[3] & termios.ICANON
 
     wait_for(reads_keys, what="key by key")
+
+
+def test_top_after_a_pause(sit: Sit) -> None:
+    """A shell that goes on with it has had the terminal; q is still a key."""
+    child = sit("top")
+    child.expect("q ends")
+    pause(child)
     child.send("q")
 
     assert code(child) == 0
+
+
+def test_shell_after_a_pause(sit: Sit) -> None:
+    """The keys are the job's again."""
+    child = sit("run", "-f", "-it", "--", *SHELL)
+    child.expect(b"ready> ")
+    pause(child)
+    child.send(b"exit 6\r")
+
+    assert code(child) == 6
 
 
 def test_top_on_paper(alice: Twctl) -> None:
