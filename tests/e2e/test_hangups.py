@@ -22,13 +22,35 @@ def test_run_ends_with_the_job(sit: Sit, alice: Twctl, tmp_path: Path) -> None:
 
 
 def test_job_that_writes_is_told(sit: Sit, alice: Twctl) -> None:
-    """Output that cannot be written any more does not keep the signal from the job."""
-    child = sit("run", "--name", "busy", "-f", "-it", "--", "yes")
-    child.expect("y\r\n")
+    """It is, though a shell keeps the signal, and its output has nowhere to go."""
+    child = sit(line="trap : HUP; twctl run --name busy -f -it -- yes; :")
+    child.expect("y")
 
     hang_up(child)
 
     assert alice.ended("busy")["signal"] == signal.SIGHUP
+
+
+def test_quiet_job_is_told(sit: Sit, alice: Twctl) -> None:
+    """So is one that writes nothing: no keys come from there any more."""
+    line = "twctl run --name quiet -f -it -- sh -c 'echo up; exec sleep 1000'"
+    child = sit(line=f"trap : HUP; {line}; :")
+    child.expect("up")
+
+    hang_up(child)
+
+    assert alice.ended("quiet")["signal"] == signal.SIGHUP
+
+
+def test_quiet_job_of_one_who_attached(sit: Sit, alice: Twctl) -> None:
+    """It is told as well."""
+    job = alice.run("-it", "--", "sh", "-c", "echo up; exec sleep 1000")
+    child = sit(line=f"trap : HUP; twctl attach {job}; :")
+    child.expect("up")
+
+    hang_up(child)
+
+    assert alice.ended(job)["signal"] == signal.SIGHUP
 
 
 def test_attached(sit: Sit, alice: Twctl) -> None:

@@ -1,6 +1,7 @@
 """What is typed or piped into us, and the size of our terminal, go to a job."""
 
 import asyncio
+import errno
 import os
 import tty
 from collections.abc import AsyncIterator, Callable
@@ -64,14 +65,20 @@ class Desk:
 
 @asynccontextmanager
 async def sending(
-    job: RemoteJob, desk: Desk, *, keeps_open: bool, detach: Callable[[], None]
+    job: RemoteJob,
+    desk: Desk,
+    *,
+    keeps_open: bool,
+    detach: Callable[[], None],
+    hang_up: Callable[[], None],
 ) -> AsyncIterator[None]:
     """Send what is typed, or piped into us, to *job* within the block.
 
     At its end the job's stdin ends too, unless *keeps_open*. *detach* is called when
-    whoever types wants to go.
+    whoever types wants to go, *hang_up* when there is no terminal any more.
     """
-    task = asyncio.create_task(_send(job, desk, keeps_open=keeps_open, detach=detach))
+    sent = _send(job, desk, keeps_open=keeps_open, detach=detach, hang_up=hang_up)
+    task = asyncio.create_task(sent)
 
     try:
         yield
@@ -99,7 +106,12 @@ async def sizing(job: RemoteJob, *, at_once: bool) -> AsyncIterator[None]:
 
 
 async def _send(
-    job: RemoteJob, desk: Desk, *, keeps_open: bool, detach: Callable[[], None]
+    job: RemoteJob,
+    desk: Desk,
+    *,
+    keeps_open: bool,
+    detach: Callable[[], None],
+    hang_up: Callable[[], None],
 ) -> None:
     source = Source(0)
 
@@ -109,10 +121,15 @@ async def _send(
         if not is_leaving and desk.has_keys:
             is_leaving = await _throw_away(source)
     except OSError as error:
-        desk.notice(f"stdin cannot be read: {error.strerror}; the job gets no more")
+        if desk.has_keys and error.errno == errno.EIO:
+            hang_up()
+        else:
+            desk.notice(f"stdin cannot be read: {error.strerror}; the job gets no more")
     else:
         if is_leaving:
             detach()
+        elif desk.has_keys:  # which have no end but that of the terminal
+            hang_up()
 
 
 async def _send_from(

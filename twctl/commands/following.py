@@ -233,6 +233,7 @@ async def _follow(
                             desk,
                             keeps_open=follow.keeps_open,
                             detach=forwarder.detach,
+                            hang_up=forwarder.hang_up,
                         )
                     )
 
@@ -250,7 +251,9 @@ async def _follow(
             raise
         except OSError as error:
             # A terminal that has gone away says so before the SIGHUP comes.
-            if is_on_terminal and error.errno == errno.EIO and follow.forwards:
+            is_gone = is_on_terminal and error.errno == errno.EIO
+
+            if is_gone and follow.forwards and client.is_up:
                 forwarder.hang_up()
 
             raise

@@ -49,6 +49,7 @@ class Forwarder:
         self._owner = asyncio.current_task()
         self._signals: asyncio.Queue[signal.Signals | None] = asyncio.Queue()
         self._interrupted_at: float | None = None
+        self._is_hung_up = False
         self._sending: asyncio.Task[None] | None = None
         self._job: RemoteJob | None = None
 
@@ -80,9 +81,10 @@ class Forwarder:
             self._owner.cancel()
 
     def hang_up(self) -> None:
-        """Take it that there is no terminal any more, which a SIGHUP says too late."""
-        if signal.SIGHUP in self._forwarded and self._job is not None:
-            self._signals.put_nowait(signal.SIGHUP)
+        """Take it that there is no terminal any more, for which SIGHUP comes late."""
+        if signal.SIGHUP in self._forwarded and not self._is_hung_up:
+            self._caught(signal.SIGHUP)
+            self._is_hung_up = True
 
     async def end(self) -> None:
         """Send what has been caught, if that can be soon, and no more."""
@@ -93,6 +95,9 @@ class Forwarder:
             await asyncio.gather(self._sending, return_exceptions=True)
 
     def _caught(self, number: signal.Signals) -> None:
+        if number is signal.SIGHUP and self._is_hung_up:
+            return
+
         is_again = number is signal.SIGINT and self._interrupted_at is not None
 
         if number in ENDING and not self._client.is_up:
