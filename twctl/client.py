@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from teleworkerd.protocol.errors import JobNotFound
 from teleworkerd.protocol.messages import (
@@ -35,6 +35,8 @@ from twctl.streams import follow_news, watch_use
 
 Path = str | os.PathLike[str]
 
+T = TypeVar("T")
+
 
 def connect(
     host: str | None = None,
@@ -56,7 +58,8 @@ def connect(
 class Client:
     """A server, as one of its users sees it.
 
-    Connects on `async with`, which raises `ConnectionClosed` when it cannot.
+    Connects on `async with`, which raises `ConnectionClosed` when it cannot, and
+    `RuntimeError` within another one of the same client.
     Later losses of the connection are mended: what waits goes on waiting, for
     *retry_for* seconds without a server (0: fails at once), or for as long as
     `TWCTL_RETRY_FOR` says, or for some minutes. *notice* is called with a
@@ -73,9 +76,20 @@ class Client:
         warn: Callable[[str], None] | None = None,
     ) -> None:
         self._link = Link(profile, retry_for=retry_for, notice=notice, warn=warn)
+        self._is_entered = False
 
     async def __aenter__(self) -> Self:
-        await self._link.open()
+        if self._is_entered:
+            raise RuntimeError("the client is connected already; make another one")
+
+        self._is_entered = True
+
+        try:
+            await self._link.open()
+        except BaseException:
+            self._is_entered = False
+            raise
+
         return self
 
     async def __aexit__(
@@ -84,7 +98,10 @@ class Client:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._link.close()
+        try:
+            await self._link.close()
+        finally:
+            self._is_entered = False
 
     @property
     def is_up(self) -> bool:
@@ -130,7 +147,7 @@ class Client:
         `ConnectionClosed` after a long outage, it may have been started: the same
         *request_id* again gives that job, and starts none. Raises `LaunchFailed`,
         `LimitRejected`, `NameTaken`, `PermissionDenied`, `TooMany` and other
-        `RequestError`.
+        `RequestError`, and a `TypeError` that names an argument of a wrong type.
 
         ::
 
@@ -169,7 +186,10 @@ class Client:
 
     async def start(self, spec: JobSpec, *, request_id: str | None = None) -> RemoteJob:
         """Start the job that *spec* describes, as `run` does."""
-        request = RunRequest(0, request_id or os.urandom(16).hex(), spec)
+        if request_id is None:
+            request_id = os.urandom(16).hex()
+
+        request = RunRequest(0, request_id, spec)
         response = await self._link.ask(request, RunResponse)
         return RemoteJob(self._link, response.job, not_applied=response.not_applied)
 
@@ -205,16 +225,15 @@ class Client:
             for status in await client.list(states=["running"], limit=20):
                 print(status.id, status.name, status.command)
         """
-        request = ListRequest(
-            0, tuple(map(JobState, states)), name, dict(labels or {}), owner=owner
-        )
+        wanted = tuple(map(JobState, _several("states", states)))
+        request = ListRequest(0, wanted, name, dict(labels or {}), owner=owner)
         listing = Listing(request, limit)
 
-        while (request_of_page := listing.request) is not None:
+        while (following := listing.next_request) is not None:
             try:
-                listing.take(await self._link.ask(request_of_page, ListResponse))
+                listing.add(await self._link.ask(following, ListResponse))
             except JobNotFound:
-                if not listing.step_back():
+                if not listing.go_back():
                     raise
 
         return listing.jobs
@@ -237,7 +256,8 @@ class Client:
                 for use in sample.jobs:
                     print(use.status.id, use.cpu_percent, use.status.usage)
         """
-        request = TopRequest(0, tuple(jobs), interval, owner=owner)
+        refs = tuple(_several("jobs", jobs))
+        request = TopRequest(0, refs, interval, owner=owner)
 
         async with aclosing(self.samples(request)) as samples:
             async for sample in samples:
@@ -289,3 +309,11 @@ class Client:
             print(info.version, info.role, info.accounts)
         """
         return await self._link.ask(InfoRequest(0), InfoResponse)
+
+
+def _several(name: str, texts: Iterable[T]) -> Iterable[T]:
+    # Python would take it letter by letter.
+    if isinstance(texts, str):
+        raise TypeError(f"{name} is one string; give a list")
+
+    return texts

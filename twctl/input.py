@@ -28,8 +28,12 @@ class InputEnded(TeleworkerError):
     """A job takes no more of what it is sent; `reason` says why."""
 
     def __init__(self, job: str, reason: InputEndReason) -> None:
-        super().__init__(f"job {job} takes no more input: {_WHY[reason]}")
+        super().__init__(job, reason)
+        self.job = job
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"job {self.job} takes no more input: {_WHY[self.reason]}"
 
 
 class JobInput:
@@ -38,8 +42,22 @@ class JobInput:
     It begins on `async with`, in place of whoever sent before. Leaving the block in
     good order is `close`; after `leave`, or with an error, stdin stays open.
     `ended` says why no more is taken, once that is so; `taken` counts the bytes
-    of ours that the job has in its stdin. As with a file, there is a `ValueError` for
-    who writes after `close`, or does anything outside the block or after `leave`.
+    of ours that the job has in its stdin.
+
+    What waits raises `ValueError` outside of the block and after `leave`, and what the
+    connection fails with.
+
+    ::
+
+        job = await client.run(["wc", "-l"], stdin=True)
+
+        async with await job.input() as stdin:
+            await stdin.write(b"one\\ntwo\\n")
+            await stdin.drain()
+            print(stdin.taken)  # bytes that the job has
+
+            if await stdin.close() is not twctl.InputEndReason.EOF:
+                print("it did not want all of it")
     """
 
     def __init__(self, link: Link, job: str) -> None:
@@ -59,6 +77,9 @@ class JobInput:
         self._moved = asyncio.Event()
 
     async def __aenter__(self) -> Self:
+        if self._task is not None:
+            raise RuntimeError("this input has been entered; get another by input()")
+
         self._task = asyncio.create_task(self._run())
         return self
 
@@ -77,32 +98,30 @@ class JobInput:
     async def write(self, data: bytes) -> None:
         """Send *data*; waits while much of what was written before is not taken.
 
-        Raises `InputEnded` when the job takes no more, and what the connection fails
-        with.
+        Raises `InputEnded` when the job takes no more, and `ValueError` after `close`.
+        Cancelled, it has sent nothing of *data*.
         """
+        self._check_open()
+
         while len(self._data) >= MAX_INPUT:
             self._check()
             await self._wait()
 
-        self._check()
-
-        if self._has_end:
-            raise ValueError(f"the input of job {self._request.job} is closed")
-
+        self._check_open()
         self._data += data
         self._wake()
 
     async def drain(self) -> None:
-        """Wait until the job has all that was written; raises as `write`."""
+        """Wait until the job has all that was written.
+
+        Raises `InputEnded` when it takes no more.
+        """
         while self._data:
             self._check()
             await self._wait()
 
     async def close(self) -> InputEndReason:
         """Send the end, and return why no more is taken when that is so."""
-        if self.ended is None:
-            self._check_open()
-
         self._has_end = True
         self._wake()
         return await self.wait()
@@ -110,34 +129,39 @@ class JobInput:
     async def leave(self) -> None:
         """Leave stdin open for another sender; what was not taken is thrown away.
 
-        To have it taken, `drain` first. Again is no harm.
+        To have it taken, `drain` first.
         """
         await self._give_up()
 
     async def wait(self) -> InputEndReason:
         """Return why no more is taken, when that is so."""
         while self.ended is None:
-            self._check_open()
+            self._check()
             await self._wait()
 
         return self.ended
 
-    def _check(self) -> None:
-        if self.ended is not None:
-            raise InputEnded(self._request.job, self.ended)
-
-        self._check_open()
-
     def _check_open(self) -> None:
+        if self._has_end:
+            raise self._misuse()
+
+        self._check()
+
+    def _check(self) -> None:
         if self._error is not None:
             raise self._error
 
+        if self.ended is not None:
+            raise InputEnded(self._request.job, self.ended)
+
         if self._task is None or self._has_left:
-            raise ValueError(
-                f"the input of job {self._request.job} was left; nothing comes of it"
-                if self._has_left
-                else f"the input of job {self._request.job} begins with 'async with'"
-            )
+            raise self._misuse()
+
+    def _misuse(self) -> ValueError:
+        return ValueError(
+            f"the input of job {self._request.job} is not open: send within its 'with'"
+            " block, before close and leave"
+        )
 
     async def _wait(self) -> None:
         self._moved.clear()

@@ -88,39 +88,36 @@ class RemoteJob:
 
     async def wait(
         self,
-        timeout: float | None = None,  # noqa: ASYNC109 - of 0 it has a meaning too
+        timeout: float | None = None,  # noqa: ASYNC109 - says which job it was
     ) -> JobStatus:
         """Return the job's last status, when it has ended.
 
         Raises `TimeoutError` when that takes longer than *timeout* seconds; the job
-        goes on. With 0 it is asked for once.
+        goes on. With 0 it looks once.
 
         ::
 
-            status = await job.wait(timeout=60)
-            print(status.exit_code, status.reason)
+            try:
+                status = await job.wait(timeout=60)
+            except TimeoutError:
+                print("it goes on")
+            else:
+                print(status.exit_code, status.reason)
         """
-        is_look = timeout is not None and timeout <= 0
+        if timeout is not None and timeout <= 0:
+            status = await self.status()
+
+            if status.state.is_final:
+                return status
+
+            raise self._not_ended(timeout)
 
         try:
-            async with asyncio.timeout(None if is_look else timeout):
-                return await (self._look() if is_look else self._wait())
+            async with asyncio.timeout(timeout):
+                request = WaitRequest(0, await self.resolve())
+                return (await self._link.ask(request, StatusResponse)).status
         except TimeoutError:
-            raise TimeoutError(
-                f"job {self.id} has not ended within {timeout:g} s"
-            ) from None
-
-    async def _wait(self) -> JobStatus:
-        request = WaitRequest(0, await self.resolve())
-        return (await self._link.ask(request, StatusResponse)).status
-
-    async def _look(self) -> JobStatus:
-        status = await self.status()
-
-        if not status.state.is_final:
-            raise TimeoutError
-
-        return status
+            raise self._not_ended(timeout) from None
 
     async def kill(self, signal: int = SIGKILL, *, tree: bool = False) -> bool:
         """Send a signal; return False when the job had ended already.
@@ -278,6 +275,9 @@ class RemoteJob:
     def read(self, request: OutputRequest | InterleaveRequest) -> Reading:
         """Return what *request* asks for, gaps and the job's end included."""
         return Reading(self._link, request)
+
+    def _not_ended(self, timeout: float | None) -> TimeoutError:
+        return TimeoutError(f"job {self.id} has not ended within {timeout} seconds")
 
     def _nanoseconds(self, moment: Moment | None) -> int | None:
         return None if moment is None else nanoseconds(moment, now=self._link.now())

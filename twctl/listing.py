@@ -1,4 +1,4 @@
-"""A list of jobs that comes in pages, while others start and remove some."""
+"""A list of jobs that comes in pages, whatever is removed between two of them."""
 
 from dataclasses import replace
 
@@ -8,42 +8,41 @@ from teleworkerd.protocol.status import JobStatus
 
 
 class Listing:
-    """The `jobs` that *request* asks for, newest first, at most *limit*.
+    """Puts together what *request* asks for, at most *limit* jobs.
 
-    As long as there is a `request`, ask that, and `take` what comes.
+    `jobs` are those that have come, each once and newest first.
     """
 
-    def __init__(self, request: ListRequest, limit: int | None = None) -> None:
+    def __init__(self, request: ListRequest, limit: int | None) -> None:
         self.jobs: list[JobStatus] = []
         self._request = request
         self._limit = limit
-        self._known: list[str] = []  # from the last of these it goes on
-        self._is_over = limit is not None and limit <= 0
+        self._is_over = False
+        self._step = 1
 
     @property
-    def request(self) -> ListRequest | None:
-        """What brings the next page; None when there is none."""
-        if self._is_over:
+    def next_request(self) -> ListRequest | None:
+        """What to ask for now; None when all is there."""
+        room = MAX_PAGE if self._limit is None else self._limit - len(self.jobs)
+
+        if self._is_over or room <= 0:
             return None
 
-        left = MAX_PAGE if self._limit is None else self._limit - len(self.jobs)
-        before = self._known[-1] if self._known else None
-        return replace(self._request, limit=min(MAX_PAGE, left), before=before)
+        before = self.jobs[-1].id if self.jobs else None
+        return replace(self._request, limit=min(MAX_PAGE, room), before=before)
 
-    def take(self, page: ListResponse) -> None:
-        """Have the jobs of *page* too."""
+    def add(self, page: ListResponse) -> None:
+        """Take the response."""
         self.jobs += page.jobs
-        self._known += (job.id for job in page.jobs)
-        is_full = self._limit is not None and len(self.jobs) >= self._limit
-        self._is_over = is_full or not page.more or not page.jobs
+        self._is_over = not page.more or not page.jobs
+        self._step = 1
 
-    def step_back(self) -> bool:
-        """Go on from an earlier job, as the last was not found; False if there is none.
+    def go_back(self) -> bool:
+        """Note that the job behind which to go on was removed, as others may be.
 
-        It was removed meanwhile, and what comes after it is the same.
+        Returns false if there was none.
         """
-        if not self._known:
-            return False
-
-        self._known.pop()
-        return True
+        had_any = bool(self.jobs)
+        del self.jobs[-self._step :]
+        self._step *= 2
+        return had_any

@@ -180,11 +180,6 @@ def parse_text(text: str, *, most: int = MAX_WORD) -> str:
     return text
 
 
-def parse_name(text: str) -> str:
-    """Return what a job may be called."""
-    return parse_text(text, most=MAX_REF)
-
-
 def parse_ref(text: str) -> str:
     """Return what names a job: an id, a prefix of one, or a name."""
     return parse_text(text, most=MAX_REF)

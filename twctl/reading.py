@@ -16,12 +16,16 @@ class OutputDropped(TeleworkerError):
     """Bytes that were to be read had been dropped; `gap` says which."""
 
     def __init__(self, gap: Gap) -> None:
-        super().__init__(
+        super().__init__(gap)
+        self.gap = gap
+
+    def __str__(self) -> str:
+        gap = self.gap
+        return (
             f"{gap.stop - gap.offset} bytes of {gap.stream} (from {gap.offset} up to"
             f" {gap.stop}) were dropped: no more output could be kept; to read what"
             f" there is, give on_gap, or go on from offset {gap.stop}"
         )
-        self.gap = gap
 
 
 class Reading:

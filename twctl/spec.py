@@ -11,6 +11,27 @@ from teleworkerd.protocol.types import OnFull
 
 Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
+_NUMBER: Final = (int, float)
+_SWITCH: Final = ((bool,), "True or False")
+
+# What each may be, and how that is called.
+_KINDS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
+    "mem": ((int,), "a whole number of megabytes"),
+    "cpu": ((int,), "a whole number of percent"),
+    "io": ((int,), "a whole number of percent"),
+    "cpus": (_NUMBER, "a number of processors"),
+    "pids": ((int,), "a whole number of processes"),
+    "strict_limits": _SWITCH,
+    "name": ((str,), "text"),
+    "timeout": (_NUMBER, "a number of seconds"),
+    "merge": _SWITCH,
+    "output_limit": ((int,), "a whole number of bytes"),
+    "user": ((str,), "text"),
+    "stdin": _SWITCH,
+    "tty": ((TerminalSize,), "a TerminalSize"),
+    "wait_all": _SWITCH,
+}
+
 
 def build_spec(  # noqa: PLR0913 - one parameter for each thing a job can be given
     argv: Sequence[Argument],
@@ -36,10 +57,21 @@ def build_spec(  # noqa: PLR0913 - one parameter for each thing a job can be giv
 ) -> JobSpec:
     """Return the spec; text becomes bytes as the file system has it.
 
-    Raises `InvalidRequest` for what no server would take, and `TypeError` for what is
-    of a wrong type: also for a command that is one string, as nothing here splits it,
-    for there is no shell.
+    Raises `InvalidRequest` for what no server would take, and `TypeError`, which names
+    it, for an argument of another type, as for a command that is one string: nothing
+    here splits it, for there is no shell.
     """
+    options: dict[str, Any] = {
+        "strict_limits": strict_limits,
+        "name": name,
+        "timeout": timeout,
+        "merge": merge,
+        "output_limit": output_limit,
+        "user": user,
+        "stdin": stdin,
+        "tty": tty,
+        "wait_all": wait_all,
+    }
     limits: dict[str, Any] = {
         "mem": mem,
         "cpu": cpu,
@@ -47,18 +79,13 @@ def build_spec(  # noqa: PLR0913 - one parameter for each thing a job can be giv
         "cpus": cpus,
         "pids": pids,
     }
-    others: dict[str, Any] = {
-        "name": name,
-        "timeout": timeout,
-        "merge": merge,
-        "output_limit": output_limit,
-        "user": user,
-        "strict_limits": strict_limits,
-        "stdin": stdin,
-        "tty": tty,
-        "wait_all": wait_all,
-    }
-    _check_types({**limits, **others, "env": env, "labels": labels})
+
+    for key, value in (options | limits).items():
+        kinds, called = _KINDS[key]
+
+        # A bool is an int for Python, and for nobody else.
+        if value is not None and type(value) not in kinds:
+            raise _wrong(key, called, value)
 
     if output_limit is not None and output_limit < 0:
         raise InvalidRequest(
@@ -67,73 +94,51 @@ def build_spec(  # noqa: PLR0913 - one parameter for each thing a job can be giv
 
     return JobSpec(
         command=_command(argv),
-        env={
-            _encode("a name in env", key): _encode(f"env[{key!r}]", value)
-            for key, value in (env or {}).items()
-        },
+        env=_variables(env or {}),
         workdir=None if workdir is None else _encode("workdir", workdir),
         limits=Limits(**limits),
         labels=_labels(labels or {}),
         on_full=None if on_full is None else OnFull(on_full),
-        **others,
+        **options,
     )
 
 
-_WHOLE: Final = (int,)
-_NUMBER: Final = (int, float)
-_FLAG: Final = ((bool,), "True or False")
-_TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
-    "mem": (_WHOLE, "a whole number of megabytes"),
-    "cpu": (_WHOLE, "a whole number of percent"),
-    "io": (_WHOLE, "a whole number of percent"),
-    "cpus": (_NUMBER, "a number of processors"),
-    "pids": (_WHOLE, "a whole number of processes"),
-    "timeout": (_NUMBER, "a number of seconds"),
-    "output_limit": (_WHOLE, "a whole number of bytes"),
-    "name": ((str,), "text"),
-    "user": ((str,), "text"),
-    "env": ((Mapping,), "a mapping"),
-    "labels": ((Mapping,), "a mapping"),
-    "tty": ((TerminalSize,), "a TerminalSize"),
-    "strict_limits": _FLAG,
-    "merge": _FLAG,
-    "stdin": _FLAG,
-    "wait_all": _FLAG,
-}
-
-
-def _check_types(values: Mapping[str, object]) -> None:
-    for name, value in values.items():
-        types, what = _TYPES[name]
-        # To Python, True is a whole number.
-        is_flag = isinstance(value, bool) and bool not in types
-
-        if value is not None and (is_flag or not isinstance(value, types)):
-            raise TypeError(f"{name} is {what}, not {value!r:.80}")
-
-
-def _command(argv: object) -> tuple[bytes, ...]:
-    if isinstance(argv, str | bytes):
+def _command(argv: Sequence[Argument]) -> tuple[bytes, ...]:
+    if isinstance(argv, str | bytes | os.PathLike):
         raise TypeError("the command is one string; give a list of its arguments")
 
-    if not isinstance(argv, Iterable):
-        raise TypeError(f"the command is a list of arguments, not {argv!r:.80}")
-
-    return tuple(
-        _encode(f"argument {number}", argument) for number, argument in enumerate(argv)
-    )
+    return tuple(_encode(f"argument {n}", each) for n, each in enumerate(argv))
 
 
-def _labels(labels: Mapping[Any, Any]) -> dict[str, str]:
-    for key, value in labels.items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise TypeError(f"labels are text, not {key!r:.80}: {value!r:.80}")
+def _variables(env: Mapping[str, str] | Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    return {
+        _encode("a name in env", name): _encode(f"env[{name!r}]", value)
+        for name, value in _pairs("env", env)
+    }
+
+
+def _labels(labels: Mapping[str, str]) -> dict[str, str]:
+    for key, value in _pairs("labels", labels):
+        for name, text in (("a key of labels", key), (f"labels[{key!r}]", value)):
+            if type(text) is not str:
+                raise _wrong(name, "text", text)
 
     return dict(labels)
 
 
-def _encode(what: str, value: Argument) -> bytes:
+def _pairs(name: str, mapping: Any) -> Iterable[tuple[Any, Any]]:
+    if not isinstance(mapping, Mapping):
+        raise _wrong(name, "a mapping", mapping)
+
+    return mapping.items()
+
+
+def _encode(name: str, value: Argument) -> bytes:
     try:
         return os.fsencode(value)
     except TypeError:
-        raise TypeError(f"{what} is text, bytes or a path, not {value!r:.80}") from None
+        raise _wrong(name, "text, bytes or a path", value) from None
+
+
+def _wrong(name: str, called: str, value: object) -> TypeError:
+    return TypeError(f"{name} is {called}, not {value!r:.80}")

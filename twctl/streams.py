@@ -82,10 +82,9 @@ async def follow_news(link: Link, request: EventsRequest) -> AsyncGenerator[News
 
         try:
             inbox, cancel = await session.hear(request)
+            link.heard()
 
             try:
-                link.heard()
-
                 while (news := await inbox.next()) is not None:
                     link.answered()
                     request = replace(request, since=news.upto)

@@ -17,7 +17,7 @@ What each does, and what it raises, is told at `twctl.Client`, `twctl.RemoteJob`
 Ctrl-C ends what waits, and the client goes on.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
@@ -127,16 +127,14 @@ class Client:
         return self._client.is_up
 
     def close(self) -> None:
-        """End the connection; again is no harm, nor in a process that was forked."""
-        loop = self._loop
-
-        if loop is not None and not loop.is_closed:
+        """End the connection; again is no harm."""
+        if self._loop is not None and not self._loop.is_closed:
             try:
                 # Another thread may close it just now.
                 with suppress(ConnectionClosed):
-                    loop.call(self._client.__aexit__(None, None, None))
+                    self._loop.call(self._client.__aexit__(None, None, None))
             finally:
-                loop.close()
+                self._loop.close()
 
     def run(
         self, argv: Sequence[Argument], **options: Unpack[RunOptions]
@@ -181,7 +179,7 @@ class Client:
         *,
         interval: float = 1.0,
         owner: str | None = None,
-    ) -> Iterator[Sample]:
+    ) -> Generator[Sample, None, None]:
         """Yield what *jobs*, or all of the caller's that run, use each *interval* s."""
         return self._running().iterate(
             lambda: self._client.top(jobs, interval=interval, owner=owner)
@@ -189,7 +187,7 @@ class Client:
 
     def events(
         self, *, since: int = 0, follow: bool = True, owner: str | None = None
-    ) -> Iterator[News]:
+    ) -> Generator[News, None, None]:
         """Yield what has become of jobs after the number *since*, in order."""
         return self._running().iterate(
             lambda: self._client.events(since=since, follow=follow, owner=owner)
@@ -264,7 +262,7 @@ class RemoteJob:
         *,
         offset: int = 0,
         **options: Unpack[OutputOptions],
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk, None, None]:
         """Yield a stream's bytes from *offset* on, each once, in order."""
         return self._loop.iterate(
             lambda: self._job.output(stream, offset=offset, **options)
@@ -272,7 +270,7 @@ class RemoteJob:
 
     def interleaved(
         self, *, stdout: int = 0, stderr: int = 0, **options: Unpack[OutputOptions]
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk, None, None]:
         """Yield both streams' bytes in the order in which the job wrote them."""
         return self._loop.iterate(
             lambda: self._job.interleaved(stdout=stdout, stderr=stderr, **options)

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Final, Generic, TypeVar
 
 from teleworkerd.protocol.errors import ConnectionClosed
@@ -80,7 +80,9 @@ class LoopThread:
 
         return call.task.result()
 
-    def iterate(self, make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
+    def iterate(
+        self, make: Callable[[], AsyncGenerator[T, None]]
+    ) -> Generator[T, None, None]:
         """Yield what the generator that *make* returns yields, each when it is wanted.
 
         It is closed when the iteration ends, however it ends.

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 import pytest
@@ -74,6 +75,27 @@ async def wait(client: twctl.Client, job: twctl.RemoteJob) -> None:
     await job.wait()
 
 
+async def wait_a_while(client: twctl.Client, job: twctl.RemoteJob) -> None:
+    """Wait for the job until that has taken too long."""
+    with suppress(TimeoutError):
+        await job.wait(timeout=0.01)
+
+
+async def look(client: twctl.Client, job: twctl.RemoteJob) -> None:
+    """Look whether the job has ended."""
+    with suppress(TimeoutError):
+        await job.wait(timeout=0)
+
+
+async def send(client: twctl.Client, job: twctl.RemoteJob) -> None:
+    """Send another job more than it takes at once, and the end."""
+    other = await client.run(["wc", "-c"], stdin=True)
+
+    async with await other.input() as stdin:
+        await stdin.write(bytes(1 << 20))
+        await stdin.drain()
+
+
 async def kill(client: twctl.Client, job: twctl.RemoteJob) -> None:
     """Send the job a signal that it does not mind."""
     await job.kill(signal.SIGURG)
@@ -115,7 +137,11 @@ async def events(client: twctl.Client, job: twctl.RemoteJob) -> None:
 
 
 @pytest.mark.parametrize(
-    "call", [run, wait, kill, stop, list_jobs, output, interleaved, top, events]
+    "call",
+    [
+        *(run, wait, wait_a_while, look, send, kill, stop, list_jobs),
+        *(output, interleaved, top, events),
+    ],
 )
 async def test_cancelled_call(
     client: twctl.Client, job: twctl.RemoteJob, call: Call

@@ -28,6 +28,7 @@ EXAMPLES: Final = [
     *in_docstrings("twctl.connect", twctl.connect),
     *in_docstrings("twctl.Client", twctl.Client),
     *in_docstrings("twctl.RemoteJob", twctl.RemoteJob),
+    *in_docstrings("twctl.JobInput", twctl.JobInput),
     *in_docstrings("twctl.sync", twctl.sync),
     *in_markdown("library.md", DOCUMENT),
 ]
@@ -115,6 +116,13 @@ def test_every_method_has_an_example() -> None:
     ]
 
     assert missing == []
+
+
+def test_every_name_is_told_of() -> None:
+    """Whatever can be imported stands in the document."""
+    told = {*re.findall(r"\w+", DOCUMENT)}
+
+    assert [name for name in twctl.__all__ if name not in told] == []
 
 
 def test_table_of_errors() -> None:

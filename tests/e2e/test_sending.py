@@ -211,35 +211,6 @@ async def test_left_with_an_error(client: twctl.Client) -> None:
     assert await printed(job) == b"one\ntwo\n"
 
 
-async def test_nothing_after_the_end(client: twctl.Client) -> None:
-    """What can have no answer any more is a `ValueError`, as with a file."""
-    job = await client.run(["cat"], stdin=True)
-    stdin = await job.input()
-
-    with pytest.raises(ValueError, match="begins with 'async with'"):
-        await stdin.write(b"x")
-
-    async with stdin:
-        waiting = asyncio.create_task(stdin.wait())
-        await stdin.write(b"one\n")
-        await stdin.drain()
-        await stdin.leave()
-        await stdin.leave()
-
-        for asking in (waiting, stdin.wait(), stdin.close(), stdin.write(b"x")):
-            with pytest.raises(ValueError, match="was left"):
-                await asking
-
-    async with await job.input() as last:
-        await last.close()
-
-        with pytest.raises(twctl.InputEnded):
-            await last.write(b"two\n")
-
-    assert await last.close() is InputEndReason.EOF
-    assert await printed(job) == b"one\n"
-
-
 async def test_none(client: twctl.Client) -> None:
     """A job that was started without it reads nothing, and cannot be sent to."""
     job = await client.run(["cat"])

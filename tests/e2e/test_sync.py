@@ -1,5 +1,6 @@
 """The library for programs without an event loop."""
 
+import gc
 import inspect
 import os
 import signal
@@ -123,19 +124,32 @@ def test_time_out(client: Client) -> None:
     assert job.wait().state is JobState.STOPPED
 
 
-def test_look(client: Client) -> None:
-    """A wait of no time says how it ended, if it did."""
-    job = client.run(["true"])
-    job.wait()
+def test_time_out_of_what_has_ended(client: Client) -> None:
+    """Whoever does not want to wait at all sees what has ended, and what has not."""
+    ended, other = client.run(["true"]), client.run(["sleep", "300"])
+    status = ended.wait()
 
-    assert job.wait(timeout=0).exit_code == 0
+    assert ended.wait(timeout=0) == status
 
-    running = client.run(["sleep", "300"])
+    with pytest.raises(TimeoutError, match=f"{other.id} has not ended within 0 s"):
+        other.wait(timeout=0)
 
-    with pytest.raises(TimeoutError, match=f"{running.id} has not ended within 0 s"):
-        running.wait(timeout=0)
+    other.kill()
 
-    assert running.kill()
+
+@pytest.mark.filterwarnings("error")
+def test_wait_that_cannot_be(daemon: Daemon, certs: Certificates) -> None:
+    """An error is all that comes of it, and no warning."""
+    with connect(daemon, certs) as client:
+        job = client.run(["true"])
+
+        with pytest.raises(TypeError):
+            job.wait(timeout="x")  # type: ignore[arg-type]
+
+    with pytest.raises(twctl.ConnectionClosed):
+        job.wait(timeout=1)
+
+    gc.collect()
 
 
 def test_interrupt(client: Client) -> None:

@@ -76,7 +76,6 @@ def test_options_of_run(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> 
         (["--cpu", "101", "true"], "cpu = 101 is out of range"),
         (["--cpu", "half", "true"], "'half' is not a share; write a number from 1"),
         (["--timeout", "soon", "true"], "'soon' is not a duration"),
-        (["--name", "\udcff", "true"], "UTF-8"),
         (["-l", "x", "true"], "'x' is not K=V"),
         (["-e", "=v", "true"], "--env"),
         (["-w", "relative", "true"], "not absolute"),
@@ -222,3 +221,16 @@ def test_offsets_are_asked_for(server: FakeServer) -> None:
     (request,) = asked(server, OutputRequest)
     assert isinstance(request, OutputRequest)
     assert request.offset == 3
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "x" * 300, "-a", "\udcff"])
+def test_name_that_no_job_can_have(
+    server: FakeServer, capsys: Capture, name: str
+) -> None:
+    """Whatever is wrong with it, one sentence says what a name is."""
+    assert main(["run", f"--name={name}", "true"]) == 125
+    assert error_of(capsys) == (
+        f"twctl: error: name {name!r} is not valid; use 1 to 64 of A-Z a-z 0-9 _ . -"
+        " and begin with a letter or digit\n"
+    )
+    assert not server.connections

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import pickle
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -67,6 +69,62 @@ async def test_command_in_one_string(profile: Profile) -> None:
     async with Client(profile) as client:
         with pytest.raises(TypeError, match="list of its arguments"):
             await client.run("ls -l")
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda client: client.list(states="running"), "states is one string"),
+        (lambda client: anext(client.top("build")), "jobs is one string"),
+    ],
+)
+async def test_one_string_for_several(
+    profile: Profile, ask: Callable[[Client], Awaitable[object]], words: str
+) -> None:
+    """A string is not taken letter by letter."""
+    async with Client(profile) as client:
+        with pytest.raises(TypeError, match=words):
+            await ask(client)
+
+
+async def test_empty_request_id(server: FakeServer, profile: Profile) -> None:
+    """It is no id, and not as good as none: a repetition would start another job."""
+    async with Client(profile) as client:
+        with pytest.raises(twctl.InvalidRequest, match="request_id is empty"):
+            await client.run(["true"], request_id="")
+
+    assert not server.started
+
+
+async def test_entered_again(server: FakeServer, profile: Profile) -> None:
+    """A client has one connection, and makes another one when that is closed."""
+    client = Client(profile)
+
+    async with client:
+        with pytest.raises(RuntimeError, match="is connected already"):
+            await client.__aenter__()
+
+        await client.info()
+
+    async with client:
+        await client.info()
+
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        twctl.InputEnded(JOB_ID, twctl.InputEndReason.CLOSED),
+        twctl.OutputDropped(twctl.Gap(Stream.STDOUT, 0, 5)),
+        twctl.JobNotFound("there is no job x", {"job": "x"}),
+    ],
+)
+def test_errors_of_another_process(error: twctl.TeleworkerError) -> None:
+    """An error comes whole out of a process of a pool."""
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
 
 
 async def test_lost_answer_of_a_start(server: FakeServer, profile: Profile) -> None:

@@ -1,89 +1,100 @@
-"""Pages of a list from which jobs are removed meanwhile."""
+"""Lists of jobs, of which some are removed between two pages."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Final
 
 import pytest
 
-from teleworkerd.protocol.messages import ListRequest
-from teleworkerd.protocol.responses import ListResponse
-from tests.twctl.fake_output import make_status
-from twctl.listing import Listing
+from teleworkerd.protocol.errors import JobNotFound
+from teleworkerd.protocol.messages import MAX_PAGE, ListRequest, Message, Request
+from teleworkerd.protocol.responses import ErrorResponse
+from tests.twctl.calling import Capture, asked
+from tests.twctl.fake import FakeServer
+from tests.twctl.fake_output import FakeJob, make_status
+from twctl.cli import main
+from twctl.client import Client
+from twctl.profile import Profile
 
 
-ASKED = ListRequest(0, name="a")
+pytestmark = pytest.mark.timeout(30)
+
+IDS: Final = [f"job-{number:04d}" for number in range(MAX_PAGE + 20)]
+
+# Which are removed before the second page is asked for.
+REMOVED: Final = {
+    "the last": [MAX_PAGE - 1],
+    "the last ten": range(MAX_PAGE - 10, MAX_PAGE),
+    "all of the page": range(MAX_PAGE),
+    "the last and later ones": range(MAX_PAGE - 1, MAX_PAGE + 5),
+    "all": range(len(IDS)),
+}
 
 
-class Jobs:
-    """Jobs 9 to 0, of which some go between two pages of three."""
+def remove_between(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, removed: Sequence[int]
+) -> set[str]:
+    """Have *removed* go when the second page is asked for; return what is left."""
+    server.jobs = {job: FakeJob(make_status(id=job)) for job in IDS}
+    answer = server.answer
 
-    def __init__(self, *removals: str) -> None:
-        self._ids = list("9876543210")
-        self._removals: Iterator[str] = iter(removals)
-        self.asked: list[ListRequest] = []
+    def answer_later(request: Request) -> Message | None:
+        if isinstance(request, ListRequest) and request.before is not None:
+            for number in removed:
+                server.jobs.pop(IDS[number], None)
 
-    def page(self, request: ListRequest) -> ListResponse | None:
-        """Return a page; None where the job is not there after which it is to begin."""
-        self.asked.append(request)
-        start = 0
+            if request.before not in server.jobs:
+                error = JobNotFound("it was removed")
+                return ErrorResponse(error.code, error.message, request.id)
 
-        if request.before is not None:
-            if request.before not in self._ids:
-                return None
+        return answer(request)
 
-            start = self._ids.index(request.before) + 1
-
-        stop = start + min(3, request.limit)
-        page = tuple(make_status(id=job) for job in self._ids[start:stop])
-        more = stop < len(self._ids)
-
-        for job in next(self._removals, ""):
-            self._ids.remove(job)
-
-        return ListResponse(0, page, more=more)
+    monkeypatch.setattr(server, "answer", answer_later)
+    return {*IDS} - {IDS[number] for number in removed}
 
 
-def read(jobs: Jobs, limit: int | None = None) -> str:
-    """Return the IDs of the list."""
-    listing = Listing(ASKED, limit)
+@pytest.mark.parametrize("removed", REMOVED.values(), ids=REMOVED)
+async def test_library(
+    server: FakeServer,
+    profile: Profile,
+    monkeypatch: pytest.MonkeyPatch,
+    removed: Sequence[int],
+) -> None:
+    """Each that is still there is listed, once and in order."""
+    left = remove_between(server, monkeypatch, removed)
 
-    while (request := listing.request) is not None:
-        if (page := jobs.page(request)) is not None:
-            listing.take(page)
-        else:
-            assert listing.step_back()
+    async with Client(profile) as client:
+        listed = [status.id for status in await client.list()]
 
-    return "".join(job.id for job in listing.jobs)
-
-
-@pytest.mark.parametrize(
-    ("removals", "found"),
-    [
-        ((), "9876543210"),
-        (("7",), "9876543210"),
-        (("87", "6"), "9876543210"),
-        (("2", "7", "4"), "987654310"),
-        (("987",), "9876543210"),
-        (("6543210",), "987"),
-    ],
-    ids=str,
-)
-def test_removals(removals: tuple[str, ...], found: str) -> None:
-    """Each job that stays is there, once and in order, whichever others go."""
-    jobs = Jobs(*removals)
-
-    assert read(jobs) == found
-    assert {request.name for request in jobs.asked} == {"a"}
+    assert listed == sorted({*listed})
+    assert left <= {*listed}
+    assert len(asked(server, ListRequest)) < 15
 
 
-@pytest.mark.parametrize("limit", [0, 1, 3, 4, 20])
-def test_limit(limit: int) -> None:
-    """There are no more than were wanted, and no more is asked for."""
-    jobs = Jobs()
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("removed", REMOVED.values(), ids=REMOVED)
+def test_command_line(
+    server: FakeServer,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    removed: Sequence[int],
+) -> None:
+    """So it is where there is no event loop."""
+    left = remove_between(server, monkeypatch, removed)
 
-    assert read(jobs, limit) == "9876543210"[:limit]
-    assert len(jobs.asked) == -(-min(limit, 10) // 3)
+    assert main(["list", "-aq"]) == 0
+
+    listed = capsys.readouterr().out.split()
+    assert listed == sorted({*listed})
+    assert left <= {*listed}
 
 
-def test_first_page() -> None:
-    """Where nothing was found yet, there is nothing to go back to."""
-    assert not Listing(ASKED).step_back()
+async def test_at_most(
+    server: FakeServer, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are no more than were asked for."""
+    remove_between(server, monkeypatch, [MAX_PAGE - 1])
+
+    async with Client(profile) as client:
+        listed = await client.list(limit=MAX_PAGE + 7)
+
+    assert len(listed) == MAX_PAGE + 7

@@ -98,11 +98,11 @@ def read_pages(
     """Return what *request* asks for, page by page, at most *limit* jobs."""
     listing = Listing(request, limit)
 
-    while (request_of_page := listing.request) is not None:
+    while (following := listing.next_request) is not None:
         try:
-            listing.take(session.ask(request_of_page, ListResponse))
+            listing.add(session.ask(following, ListResponse))
         except JobNotFound:
-            if not listing.step_back():
+            if not listing.go_back():
                 raise
 
     return listing.jobs

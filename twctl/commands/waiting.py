@@ -1,14 +1,13 @@
-"""Waits for several jobs at once."""
+"""Waits for several jobs at once, over as many connections as that takes."""
 
 import asyncio
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from teleworkerd.protocol.errors import TeleworkerError
-from teleworkerd.protocol.messages import MAX_REQUESTS
 from teleworkerd.protocol.status import JobStatus
 from twctl.client import Client
 from twctl.commands.choosing import Choice
@@ -16,7 +15,6 @@ from twctl.commands.loop import run_loop
 from twctl.commands.meanwhile import INTERVAL, PATIENCE, meanwhile
 from twctl.daily import warn_daily
 from twctl.exit_codes import ExitCode, job_code, of_error
-from twctl.job import RemoteJob
 from twctl.profile import Profile
 from twctl.render import (
     OutputForm,
@@ -30,8 +28,9 @@ from twctl.render import (
 
 
 Outcome = JobStatus | TeleworkerError | None
+Outcomes = list[tuple[str, Outcome]]
 
-_ROOM: Final = MAX_REQUESTS  # waits that are open at once on a connection
+_AT_ONCE: Final = 200  # waits on a connection, which holds 256 requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +51,7 @@ def wait_for_jobs(
     printed too, and the code is that of the first that ended.
     """
     retry_for = None if reconnect else 0
-
     client = Client(profile, retry_for=retry_for, notice=print_notice, warn=warn_daily)
-    # An outage is told of once.
     outcomes = run_loop(
         _wait(wait, client, lambda: Client(profile, retry_for=retry_for))
     )
@@ -62,74 +59,67 @@ def wait_for_jobs(
     if not outcomes:
         print_notice("no job fits")
 
-    # Who names a job twice has its code twice.
-    named = [] if wait.is_for_any else wait.jobs.refs
-    ends = [outcomes[ref] for ref in named or outcomes]
-
     if form is OutputForm.JSON:
-        print_json(
-            [status_object(status) for status in ends if isinstance(status, JobStatus)]
-        )
+        ended = [end for _, end in outcomes if isinstance(end, JobStatus)]
+        print_json([status_object(status) for status in ended])
 
     codes = [
         _report(outcome, form, with_id=wait.is_for_any)
-        for outcome in ends
+        for _, outcome in outcomes
         if outcome is not None
     ]
-    going_on = [ref for ref, outcome in outcomes.items() if outcome is None]
+    going_on = dict.fromkeys(ref for ref, outcome in outcomes if outcome is None)
 
-    if going_on and not (wait.is_for_any and codes):
+    if going_on:
         print_error(f"not ended within {wait.timeout:g} s: {' '.join(going_on)}")
         return ExitCode.TIMED_OUT
 
     return max(codes, default=ExitCode.OK)
 
 
-async def _wait(
-    wait: Wait, client: Client, another: Callable[[], Client]
-) -> dict[str, Outcome]:
+async def _wait(wait: Wait, client: Client, another: Callable[[], Client]) -> Outcomes:
+    """Return what has become of each job, in order; of any, only of the first.
+
+    Until any has ended it may be of all that none has.
+    """
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(client)
         found = await _find(client, wait.jobs)
-        known: dict[str, Outcome] = {
+        ends: dict[str, Outcome] = {
             ref: status
             for ref, status in found.items()
             if status is not None and status.state.is_final
         }
 
-        if wait.is_for_any and known:
-            return _first(known)
+        if wait.is_for_any and ends:
+            return _first(ends.items())
 
-        refs = [ref for ref in found if ref not in known]
+        refs = [ref for ref in found if ref not in ends]
+        # A wait that had to queue would not see its job end.
+        clients = [client] + [
+            await stack.enter_async_context(another()) for _ in refs[_AT_ONCE::_AT_ONCE]
+        ]
+        waits = {
+            ref: clients[number // _AT_ONCE].job(ref).wait(wait.timeout)
+            for number, ref in enumerate(refs)
+        }
+        ends |= await _gather(waits, is_for_any=wait.is_for_any and wait.timeout != 0)
 
-        if wait.timeout == 0:
-            ends = {ref: await _look(client.job(ref)) for ref in refs}
-        else:
-            jobs = {ref: client.job(ref) for ref in refs[:_ROOM]}
-
-            # What waits for its turn to be asked could not be seen to end.
-            for start in range(_ROOM, len(refs), _ROOM):
-                other = await stack.enter_async_context(another())
-                jobs |= {ref: other.job(ref) for ref in refs[start : start + _ROOM]}
-
-            ends = await _ends(jobs, wait)
-
-    ends |= known
-    outcomes = {ref: ends[ref] for ref in found}
+    outcomes = [(ref, ends[ref]) for ref in wait.jobs.refs or found]
     return (_first(outcomes) or outcomes) if wait.is_for_any else outcomes
 
 
-async def _ends(jobs: Mapping[str, RemoteJob], wait: Wait) -> dict[str, Outcome]:
-    """Wait for *jobs*, as *wait* says; return what has become of each by then."""
-    tasks = {ref: asyncio.create_task(job.wait()) for ref, job in jobs.items()}
-    when = asyncio.FIRST_COMPLETED if wait.is_for_any else asyncio.ALL_COMPLETED
+async def _gather(
+    waits: Mapping[str, Coroutine[Any, Any, JobStatus]], *, is_for_any: bool
+) -> dict[str, Outcome]:
+    """Return what has come of each of *waits*, when all or any of them are done."""
+    tasks = {ref: asyncio.create_task(wait) for ref, wait in waits.items()}
+    when = asyncio.FIRST_COMPLETED if is_for_any else asyncio.ALL_COMPLETED
 
     try:
         if tasks:
             async with meanwhile(_show(tasks.values())):
-                await asyncio.wait(
-                    tasks.values(), timeout=wait.timeout, return_when=when
-                )
+                await asyncio.wait(tasks.values(), return_when=when)
 
         return {ref: _outcome(task) for ref, task in tasks.items()}
     finally:
@@ -156,10 +146,9 @@ async def _show(tasks: Collection[asyncio.Task[JobStatus]]) -> None:
             await asyncio.sleep(INTERVAL)
 
 
-def _first(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+def _first(outcomes: Iterable[tuple[str, Outcome]]) -> Outcomes:
     """Return, of those that have ended, the one that ended first."""
-    done = {ref: end for ref, end in outcomes.items() if end is not None}
-    return dict(sorted(done.items(), key=_ended_at)[:1])
+    return sorted((each for each in outcomes if each[1] is not None), key=_ended_at)[:1]
 
 
 async def _find(client: Client, choice: Choice) -> dict[str, JobStatus | None]:
@@ -176,16 +165,6 @@ async def _find(client: Client, choice: Choice) -> dict[str, JobStatus | None]:
     return {job.id: job for job in found}
 
 
-async def _look(job: RemoteJob) -> Outcome:
-    """Return how *job* has ended, if it has."""
-    try:
-        return await job.wait(timeout=0)
-    except TimeoutError:
-        return None
-    except TeleworkerError as error:
-        return error
-
-
 def _ended_at(item: tuple[str, Outcome]) -> int:
     _, outcome = item
     at = outcome.ended_at if isinstance(outcome, JobStatus) else None
@@ -200,6 +179,9 @@ def _outcome(task: asyncio.Task[JobStatus]) -> Outcome:
 
     if error is None:
         return task.result()
+
+    if isinstance(error, TimeoutError):
+        return None
 
     if isinstance(error, TeleworkerError):
         return error
