@@ -18,6 +18,7 @@ from teleworkerd.protocol.messages import Message, Request
 from teleworkerd.protocol.responses import ErrorResponse
 from teleworkerd.server.handlers import HANDLERS, Call, Handler, Service
 from teleworkerd.server.session import Session, error_response
+from teleworkerd.server.turns import Turns
 from teleworkerd.spare import lack_of
 
 
@@ -36,6 +37,7 @@ class Dispatcher:
         self._service = service
         self._handlers: Final = handlers
         self._counters = counters
+        self._turns = Turns()
 
     async def __call__(self, session: Session, request: Request) -> None:
         """Do what *request* asks; every way out of a handler is a response."""
@@ -43,6 +45,7 @@ class Dispatcher:
         response: Message
 
         try:
+            await self._turns.wait(call.owner)
             response = await self._handlers[type(request)](self._service, call, request)
         except ConnectionClosed:
             return

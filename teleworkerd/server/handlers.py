@@ -154,6 +154,7 @@ async def list_jobs(service: Service, call: Call, request: ListRequest) -> Messa
     """Tell about many jobs, as many as one frame is sure to hold."""
     owner = service.access.owner_to_list(call.by, request.owner)
     page = Page(request.limit)
+    await call.session.room()
 
     for job in service.manager.list(
         owner=owner,
@@ -221,6 +222,7 @@ async def resize(service: Service, call: Call, request: ResizeRequest) -> Messag
 
     if not job.has_exited:
         job.act(lambda execution: execution.resize(request.size))
+        await service.manager.launched(job)
 
     return DoneResponse(call.id, job.id, already_ended=job.has_exited)
 

@@ -203,20 +203,29 @@ class Session(asyncio.Protocol):
 
     async def send(self, message: Message) -> None:
         """Send *message*, and wait for a slow client; raises `ConnectionClosed`."""
-        self._check_open()
+        await self.room()
         self._connection.send(message)
         self._flush()
-        await self._writable.wait()
+        await self.room()
+
+    async def room(self) -> None:
+        """Wait for a slow client; raises `ConnectionClosed`.
+
+        What is made only afterwards is not held for it.
+        """
         self._check_open()
+
+        # Of all who wait, the first may fill the buffer again.
+        while not self._writable.is_set():
+            await self._writable.wait()
+            self._check_open()
 
     async def credit(self, request_id: int) -> int:
         """Wait until output may be sent; return how many bytes."""
         event = self._credited.setdefault(request_id, asyncio.Event())
 
         while True:
-            # Of all who wait for a slow client, the first may fill the buffer again.
-            while not self._writable.is_set():
-                await self._writable.wait()
+            await self.room()
 
             if credit := self._connection.credit(request_id):
                 return credit

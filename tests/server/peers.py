@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import ssl
@@ -14,6 +15,7 @@ from teleworkerd.certfiles import read_files
 from teleworkerd.config import Config
 from teleworkerd.counters import Counters
 from teleworkerd.execution import Caller
+from teleworkerd.protocol.codec import pack
 from teleworkerd.protocol.connection import ClientConnection
 from teleworkerd.protocol.errors import RequestError
 from teleworkerd.protocol.messages import ALPN, Message, Request
@@ -30,6 +32,7 @@ from tests.e2e.pki import Certificates, Identity
 
 M = TypeVar("M", bound=Message)
 
+AT_ONCE: Final = 200  # requests, less than a client may have under way
 DEADLINE: Final = 10.0  # seconds; what it bounds takes milliseconds on an idle host
 
 
@@ -249,3 +252,22 @@ class Peers(AsyncExitStack):
 def error_of(response: ErrorResponse) -> tuple[int | None, str]:
     """Return to which request an error belongs, and its code."""
     return response.id, response.code
+
+
+async def ask_until_slow(client: Client, server: Server) -> None:
+    """Ask many things at a time until an answer has to wait for the client."""
+    session, requests = server.session(), server.counters.requests
+
+    async def answered(count: int) -> None:
+        await until(
+            lambda: sum(requests.values()) >= count or not session._writable.is_set(),
+            what="answers",
+        )
+
+    for first in itertools.count(0, AT_ONCE):
+        ids = range(first, first + AT_ONCE)
+        client.writer.write(b"".join(pack({"type": "info", "id": n}) for n in ids))
+        await answered(first + AT_ONCE)
+
+        if not session._writable.is_set():
+            return
