@@ -272,13 +272,15 @@ class AccessConfig:
 class ClientsConfig:
     """`[clients]`: what the bearers of one CN may have at most, all together.
 
-    `start_rate` is how many jobs a second they may start over a longer time, 0 as
-    many as they like, `start_burst` how many at once.
+    `kept_commands` is in bytes, of the commands of `kept_jobs`, which the server holds
+    in memory. `start_rate` is how many jobs a second they may start over a longer time,
+    0 as many as they like, `start_burst` how many at once.
     """
 
     connections: Count = 1024
     running_jobs: Count = 2000
     kept_jobs: Count = 20_000
+    kept_commands: Annotated[int, Between(MIB, 1024 * GIB)] = 64 * MIB
     followers: Count = 4096
     start_rate: Rate = 500.0
     start_burst: Count = 1000

@@ -31,6 +31,7 @@ class OwnerBounds:
         self._ceilings = Ceilings(limits)
         self._clock = clock
         self._running: defaultdict[str, set[str]] = defaultdict(set)
+        self._names: dict[tuple[str, str], str] = {}  # of those that run, and their ids
         self._buckets: dict[str, TokenBucket] = {}
 
     def configure(self, config: ClientsConfig, limits: LimitsConfig) -> None:
@@ -55,6 +56,8 @@ class OwnerBounds:
             running.add(job.id)
             self._ceilings.hold(job.id, job.owner, job.facts.limits)
 
+        self._note_name(job)
+
         if not running:
             del self._running[job.owner]
 
@@ -64,6 +67,10 @@ class OwnerBounds:
             return set().union(*self._running.values())
 
         return set(self._running.get(owner, ()))
+
+    def named(self, owner: str, name: str | None) -> str | None:
+        """Return the id of the owner's job of that name that is not over."""
+        return None if name is None else self._names.get((owner, name))
 
     def check_limits(self, owner: str, spec: JobSpec) -> None:
         """Raise `LimitRejected` or, if it may pass, `TooMany` for what is too much."""
@@ -83,8 +90,11 @@ class OwnerBounds:
                 {"limit": error.limit, "ceiling": error.ceiling, "most": most},
             ) from error
 
-    def check(self, owner: str, *, kept: int) -> None:
-        """Raise `TooMany` unless *owner*, who has *kept* jobs, may have another."""
+    def check(self, owner: str, *, kept: int, commands: int) -> None:
+        """Raise `TooMany` unless *owner* may have another job.
+
+        With it there are so many *commands* of theirs, in bytes, after *kept* jobs.
+        """
         running, most = self._running.get(owner, ()), self._config.running_jobs
 
         if len(running) >= most:
@@ -103,6 +113,17 @@ class OwnerBounds:
                 " have ended; remove some ('twctl rm JOB'), or ask the operator for"
                 " more [clients] kept_jobs",
                 {"what": "kept_jobs", "most": most},
+            )
+
+        most = self._config.kept_commands
+
+        if commands > most:
+            raise TooMany(
+                f"the commands of {owner}'s jobs, with those that have ended, would"
+                f" have {commands} bytes, and one name may have {most}; remove jobs"
+                " ('twctl rm JOB'), or ask the operator for more [clients]"
+                " kept_commands",
+                {"what": "kept_commands", "most": most},
             )
 
     def start(self, owner: str) -> None:
@@ -124,6 +145,17 @@ class OwnerBounds:
             )
 
         bucket.take(now=now)
+
+    def _note_name(self, job: Job) -> None:
+        if job.name is None:
+            return
+
+        key = job.owner, job.name
+
+        if not job.is_over:
+            self._names[key] = job.id
+        elif self._names.get(key) == job.id:
+            del self._names[key]
 
     def _bucket(self, owner: str, now: float) -> TokenBucket:
         if len(self._buckets) >= _BUCKETS and owner not in self._buckets:

@@ -1,13 +1,15 @@
 """All jobs, by their ids, their owners, and the requests that made them."""
 
 from bisect import bisect_left, insort
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice, takewhile
 from typing import Final
 
 from teleworkerd.jobs.job import Job
 from teleworkerd.protocol.errors import AmbiguousJob, JobNotFound
+from teleworkerd.protocol.spec import JobSpec
+from teleworkerd.protocol.status import JobStatus
 from teleworkerd.protocol.types import JobState
 
 
@@ -24,6 +26,7 @@ class JobCatalog:
         self._by_name: dict[tuple[str, str | None], list[Job]] = {}  # oldest first
         self._ids: list[str] = []  # in order
         self._by_request: dict[tuple[str, str], Job] = {}
+        self._commands: Counter[str] = Counter()  # bytes of each owner's
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._jobs
@@ -51,6 +54,7 @@ class JobCatalog:
         insort(self._ids, job.id)
         self._named(job).append(job)
         self._by_request[job.owner, job.identity.request_id] = job
+        self._commands[job.owner] += command_size(job.facts)
 
     def hide(self, job: Job) -> None:
         """Let nobody find *job* any more, but by its request."""
@@ -77,6 +81,7 @@ class JobCatalog:
     def forget(self, job: Job) -> None:
         """Let the request of *job*, which is hidden, make another one."""
         del self._by_request[job.owner, job.identity.request_id]
+        self._commands[job.owner] -= command_size(job.facts)
 
     def made_by(self, owner: str, request_id: str) -> Job | None:
         """Return the job that the owner's request of this id has made."""
@@ -85,6 +90,10 @@ class JobCatalog:
     def count(self, owner: str) -> int:
         """Return how many jobs the owner has."""
         return len(self._by_owner[owner]) if owner in self._by_owner else 0
+
+    def command_bytes(self, owner: str) -> int:
+        """Return how large the commands of all jobs of the owner are."""
+        return self._commands[owner]
 
     def by_owner(self) -> Iterator[tuple[Job, ...]]:
         """Yield each owner's jobs, oldest first."""
@@ -188,6 +197,12 @@ class JobCatalog:
         )
         jobs = [self._jobs[job_id] for job_id in ids]
         return sorted(jobs, key=lambda job: job.identity.created_at, reverse=True)
+
+
+def command_size(job: JobStatus | JobSpec) -> int:
+    """Return how many bytes the command of *job* and its labels have."""
+    labels = sum(len(key) + len(value) for key, value in job.labels.items())
+    return sum(map(len, job.command)) + labels
 
 
 def _say_nothing_found(ref: str) -> str:

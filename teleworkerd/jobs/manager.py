@@ -16,7 +16,7 @@ from teleworkerd.execution import Caller, JobIdentity, Postscript
 from teleworkerd.executors.base import Executor
 from teleworkerd.jobdir import JobDirectory, is_plain_name
 from teleworkerd.jobs.bounds import OwnerBounds
-from teleworkerd.jobs.catalog import JobCatalog
+from teleworkerd.jobs.catalog import JobCatalog, command_size
 from teleworkerd.jobs.floor import check_room
 from teleworkerd.jobs.job import Job, Means
 from teleworkerd.jobs.launching import Launches
@@ -308,15 +308,18 @@ class JobManager:
         if self._is_closing:
             raise Unavailable("the server is shutting down", {"retry_after": 5})
 
-        for job in self._jobs.newest_first(owner) if spec.name else ():
-            if job.name == spec.name and not job.is_over:
-                raise NameTaken(
-                    f"job {job.id} already has the name {spec.name!r} and has not"
-                    " ended; choose another name or stop that job",
-                    {"job": job.id},
-                )
+        if (job_id := self._bounds.named(owner, spec.name)) is not None:
+            raise NameTaken(
+                f"job {job_id} already has the name {spec.name!r} and has not"
+                " ended; choose another name or stop that job",
+                {"job": job_id},
+            )
 
-        self._bounds.check(owner, kept=self._jobs.count(owner))
+        self._bounds.check(
+            owner,
+            kept=self._jobs.count(owner),
+            commands=self._jobs.command_bytes(owner) + command_size(spec),
+        )
         self._bounds.check_limits(owner, spec)
         check_room(self._config)
         self._bounds.start(owner)

@@ -10,6 +10,7 @@ from teleworkerd.counters import Counters
 from teleworkerd.jobs.bounds import OwnerBounds
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.errors import LaunchFailed, NameTaken, TooMany
+from teleworkerd.protocol.spec import JobSpec
 from teleworkerd.protocol.types import LaunchStage
 from teleworkerd.settings import AccessConfig, ClientsConfig, LimitsConfig
 from teleworkerd.store import JobStore
@@ -96,6 +97,26 @@ async def test_kept_jobs(
 
     assert error.details == {"what": "kept_jobs", "most": 2}
     assert "twctl rm" in error.message
+
+
+async def test_kept_commands(
+    manager: JobManager, executor: FakeExecutor, config: Config
+) -> None:
+    """The server holds the commands of a name, also of ended jobs, up to a size."""
+    bound(manager, config, kept_commands=1 << 20)
+    executor.exits_at_once = True
+    large = JobSpec((b"echo", *[b"x" * 100_000] * 7))
+    first, _ = await manager.run(large, owner="alice", request_id="1")
+
+    with pytest.raises(TooMany) as refused:
+        await manager.run(large, owner="alice", request_id="2")
+
+    await manager.run(large, owner="bob", request_id="2")
+    await manager.remove(first)
+    await manager.run(large, owner="alice", request_id="2")
+
+    assert refused.value.details == {"what": "kept_commands", "most": 1 << 20}
+    assert "would have 1400008 bytes" in refused.value.message
 
 
 async def test_the_same_request_again(
