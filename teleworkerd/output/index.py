@@ -104,8 +104,11 @@ class OutputIndex(Sequence[IndexRecord]):
         except IndexError:  # it cannot be read
             return START
 
-    def steps(self, stdout: int, stderr: int) -> Iterator[Step]:
-        """Yield what was added from these ends on, in order, as far as is known."""
+    def steps(self, stdout: int, stderr: int) -> Iterator[Step | None]:
+        """Yield what was added from these ends on, in order, as far as is known.
+
+        None in between is no end: much was read, and others may have their turn.
+        """
         place = self._first(stdout, stderr)
 
         while records := self[place : place + _READ]:
@@ -124,6 +127,9 @@ class OutputIndex(Sequence[IndexRecord]):
                 if record.stderr > stderr:
                     yield Step(record.time, Stream.STDERR, stderr, record.stderr)
                     stderr = record.stderr
+
+            if len(records) == _READ:
+                yield None
 
     def times(
         self, stream: Stream, offset: int, stop: int, *, most: int

@@ -38,7 +38,7 @@ class Interleaving(Reading):
         self._times = times
         self._grown = asyncio.Event()
         self._planned = dict(offsets)  # how far the steps go that we know
-        self._steps: Iterator[Step] = iter(())
+        self._steps: Iterator[Step | None] = iter(())
         self._ahead: Step | None = None  # known, and not of the run before it
         self._run: list[Step] = []  # of one stream, without a break: what is next
 
@@ -64,7 +64,8 @@ class Interleaving(Reading):
                 await self._grown.wait()
                 continue
 
-            self._run = self._run or self._next_run()
+            if not self._run:
+                await self._plan()
 
             if self._run and self._available(self._run[-1]) > 0:
                 return True
@@ -146,51 +147,61 @@ class Interleaving(Reading):
         size = self._fanouts[stream].size
         return size if self._stops is None else min(size, self._stops[stream])
 
-    def _next_run(self) -> list[Step]:
-        """Return the next steps, all of one stream; empty if nothing is known."""
-        step = self._next_step()
+    async def _plan(self) -> None:
+        """Find the next steps, all of one stream; none if nothing is known."""
+        step = await self._next_step()
 
         if step is None:
-            return self._rest() if self._is_complete() else []
+            self._run = self._rest() if self._is_complete() else []
+            return
 
-        run = [step]
+        # `stop_at` may come in between, and cuts what is there by then.
+        self._run = [step]
+        start = step.offset
 
-        while step.stop - run[0].offset < _TOGETHER and len(run) < MAX_TIMES:
-            step = self._next_step()
+        while step.stop - start < _TOGETHER and len(self._run) < MAX_TIMES:
+            self._ahead = await self._next_step()
 
-            if step is None:
+            if self._ahead is None or self._ahead.stream is not step.stream:
                 break
 
-            if step.stream is not run[0].stream:
-                self._ahead = step
-                break
+            step, self._ahead = self._ahead, None
+            self._run.append(step)
 
-            run.append(step)
-
-        return run
-
-    def _next_step(self) -> Step | None:
+    async def _next_step(self) -> Step | None:
         if (step := self._ahead) is not None:
             self._ahead = None
             return step
 
-        while True:
-            step = next(self._steps, None)
+        is_new = False
 
-            if step is None:
+        # Beyond the stops there may be very much more.
+        while self._stops is None or any(
+            self._planned[stream] < stop for stream, stop in self._stops.items()
+        ):
+            try:
+                step = next(self._steps)
+            except StopIteration:
+                if is_new:
+                    break
+
                 # The index may have grown since.
+                is_new = True
                 self._steps = self._index.steps(
                     self._planned[Stream.STDOUT], self._planned[Stream.STDERR]
                 )
-                step = next(self._steps, None)
+                continue
 
             if step is None:
-                return None
+                await asyncio.sleep(0)
+                continue
 
             self._planned[step.stream] = step.stop
 
             if cut := self._cut(step):
                 return cut
+
+        return None
 
     def _cut(self, step: Step) -> Step | None:
         """Return what is wanted of *step*."""
