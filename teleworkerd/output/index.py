@@ -22,6 +22,8 @@ RECORD: Final = struct.Struct("<QQQ")
 
 _READ: Final = 1024  # records at once, in a walk
 _FEW: Final = 16  # records at once, where the next one of a stream may be far
+_DENSE: Final = 8  # records for each of a stream, at most, to go on without a search
+_LOOKS: Final = 64  # reads for the times of one chunk; nobody else has a turn meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,40 +135,42 @@ class OutputIndex(Sequence[IndexRecord]):
 
     def times(
         self, stream: Stream, offset: int, stop: int, *, most: int
-    ) -> list[tuple[int, int]]:
+    ) -> tuple[list[tuple[int, int]], int]:
         """Return when bytes *offset* up to *stop* came: offset and time of each run.
 
-        At most *most* pairs; the last run then goes up to where it went.
+        And how far that is told: less than *stop* where there would be more than
+        *most* runs, or where they are far between.
         """
         runs: list[tuple[int, int]] = []
         place, size = self._place(stream, offset), _FEW
 
-        while offset < stop and len(runs) < most:
+        for _ in range(_LOOKS):
             records = self[place : place + size]
             known = len(runs)
 
             for record in records:
-                end = record.end(stream)
+                if offset >= stop:
+                    return runs, stop
 
-                if end > offset:
+                if (end := record.end(stream)) > offset:
+                    if len(runs) == most:
+                        return runs, offset
+
                     runs.append((offset, record.time))
                     offset = end
 
-                if offset >= stop or len(runs) == most:
-                    break
-
             if len(records) < size:
-                break
+                return runs, stop
 
             place += size
 
-            if len(runs) - known > 1:
+            if len(runs) - known > size // _DENSE:
                 size = _READ
             else:
                 # The other stream may have had very much in between.
                 place, size = max(place, self._place(stream, offset)), _FEW
 
-        return runs
+        return runs, min(offset, stop)
 
     def close(self) -> None:
         """Give back the descriptor; a later read opens the file again."""

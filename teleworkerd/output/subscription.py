@@ -159,11 +159,8 @@ class Subscription(Reading):
             return None
 
         limit = limit if self._stop is None else min(limit, self._stop - self.offset)
-        runs = self._times(limit)
-
-        if len(runs) > MAX_TIMES:
-            limit = runs.pop()[0] - self.offset
-
+        runs, told = self._times(limit)
+        limit = min(limit, told - self.offset)
         piece = self._next or self._source.read(self.offset, limit)
         self._next = None
 
@@ -222,14 +219,13 @@ class Subscription(Reading):
         while not self._queue.empty():
             self._queue.get_nowait()
 
-    def _times(self, limit: int) -> list[tuple[int, int]]:
-        if self._index is None:
-            return []
-
+    def _times(self, limit: int) -> tuple[list[tuple[int, int]], int]:
         stop = self.offset + min(limit, MAX_CHUNK)
-        return self._index.times(
-            self._source.stream, self.offset, stop, most=MAX_TIMES + 1
-        )
+
+        if self._index is None:
+            return [], stop
+
+        return self._index.times(self._source.stream, self.offset, stop, most=MAX_TIMES)
 
 
 def flat(runs: list[tuple[int, int]], stop: int) -> tuple[int, ...]:

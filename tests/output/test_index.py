@@ -184,7 +184,8 @@ def test_times(
     with write(shared, records) as index:
         found = index.times(stream, offset, offset + size, most=most)
 
-    assert found == wanted[:most]
+    told = wanted[most][0] if len(wanted) > most else offset + size
+    assert found == (wanted[:most], told)
 
 
 def test_grows_while_it_is_read(shared: Path) -> None:
@@ -216,7 +217,7 @@ def test_no_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
         assert index[:] == []
         assert index.at_time(1 << 60) == START
         assert list(index.steps(0, 0)) == []
-        assert index.times(Stream.STDOUT, 0, 9, most=9) == []
+        assert index.times(Stream.STDOUT, 0, 9, most=9) == ([], 9)
 
 
 def test_opened_when_needed(shared: Path) -> None:
@@ -255,7 +256,7 @@ def large(tmp_path: Path) -> Iterator[OutputIndex]:
     [
         lambda index: index.at_time(6) == IndexRecord(5, 5, 5),
         lambda index: index.at_time(0) == START,
-        lambda index: index.times(Stream.STDERR, 5, 7, most=9) == [(5, 6), (6, 7)],
+        lambda index: index.times(Stream.STDERR, 5, 7, most=9) == ([(5, 6), (6, 7)], 7),
         lambda index: next(index.steps(6, 7)) == Step(7, Stream.STDOUT, 6, 7),
         lambda index: next(index.steps(7, 7), None) is None,
     ],
@@ -277,10 +278,8 @@ def test_seeks_and_does_not_scan(
 @pytest.mark.parametrize(
     "use",
     [
-        lambda index: (
-            list(index.times(Stream.STDERR, 0, 6, most=9)) == [(0, 1), (5, 3)]
-        ),
-        lambda index: index.times(Stream.STDERR, 5, 9, most=9) == [(5, 3)],
+        lambda index: index.times(Stream.STDERR, 0, 6, most=9) == ([(0, 1), (5, 3)], 6),
+        lambda index: index.times(Stream.STDERR, 5, 9, most=9) == ([(5, 3)], 9),
         lambda index: (
             [step for step in index.steps(9, 0) if step is not None]
             == [
@@ -322,7 +321,31 @@ def test_times_of_a_stream_that_is_seldom_written(
     reads = Reads(monkeypatch)
 
     with write(tmp_path / "index", records) as index:
-        runs = index.times(Stream.STDOUT, 0, 99, most=99)
+        runs, _ = index.times(Stream.STDOUT, 0, 99, most=99)
 
     assert runs == [(n, 5000 * (n + 1)) for n in range(19)]
     assert reads.bytes < 100_000 * RECORD.size // 50
+
+
+@pytest.mark.parametrize("together", [1, 2, 3, 20, 200])
+def test_times_of_one_chunk_take_few_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """However far its runs are from each other, some are told, and what is not is."""
+    count, far = 200_000, 2000
+    records = (
+        IndexRecord(n, n // far * together + min(n % far, together), n)
+        for n in range(count)
+    )
+    path = tmp_path / "index"
+    path.write_bytes(b"".join(record.pack() for record in records))
+    end = count // far * together
+    reads = Reads(monkeypatch)
+
+    with OutputIndex(path) as index:
+        runs, told = index.times(Stream.STDOUT, 0, end, most=1024)
+
+    assert [offset for offset, _ in runs] == list(range(told))
+    assert 30 < told <= end
+    assert reads.count < 2000
+    assert reads.bytes < 1 << 20
