@@ -59,7 +59,8 @@ class RunningJob:
     It runs as the Unix account *user*, where there is a choice.
 
     Call `start` once, then `finish` once. `signal` and `stop` may come at any
-    time, before the start too: they then wait for it.
+    time, before the start too: they then wait for it. Once its tree
+    has ended, or it is given up, they do nothing.
     """
 
     def __init__(
@@ -232,6 +233,7 @@ class RunningJob:
         """
         self._stack.close()
         self._cancel_timers()
+        self._is_buried = True
 
         if self._started is not None:
             await end_tree(self._started.cgroup, linger=0)
@@ -248,6 +250,8 @@ class RunningJob:
         """Send a signal; SIGKILL means the tree and ends the job as killed."""
         if self._started is None:
             self._postponed.append(lambda: self.signal(number, tree=tree))
+        elif self._is_buried:
+            return
         elif number == signal.SIGKILL:
             self._is_stopped = True
             self._end_by(Reason.KILLED)
@@ -261,6 +265,9 @@ class RunningJob:
         """SIGTERM to every process, then SIGKILL after *grace* seconds."""
         if self._started is None:
             self._postponed.append(lambda: self.stop(grace=grace, reason=reason))
+            return
+
+        if self._is_buried:
             return
 
         if self.pid is None and not self._waits_for_all:

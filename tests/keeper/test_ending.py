@@ -267,3 +267,52 @@ def test_kill_just_after_the_main_process(place: Place) -> None:
         gate.touch()
 
         assert job.exited().reason is Reason.KILLED
+
+
+# A keeper whose disk takes an exit record only once there is `{gate}`; it prints when
+# it is asked to, and how many timers the job has after that.
+BURIED = """
+import asyncio, os
+from teleworkerd.keeper import job
+
+write, finish = job.write_exit, job.RunningJob.finish
+
+async def write_exit(*arguments):
+    print(flush=True)
+
+    while not os.path.exists({gate!r}):
+        await asyncio.sleep(0.005)
+
+    await write(*arguments)
+
+async def told(self):
+    record = await finish(self)
+    print(sum(not timer.cancelled() for timer in self._timers), flush=True)
+    return record
+
+job.write_exit, job.RunningJob.finish = write_exit, told
+"""
+
+
+@pytest.mark.parametrize("kind", ["kill", "stop"])
+def test_ordered_while_the_exit_record_waits(place: Place, kind: str) -> None:
+    """A job whose record alone is missing is over: nothing is begun to end it."""
+    gate = place.shared / "gate"
+    change = BURIED.format(gate=str(gate))
+
+    with KeeperProcess(place.config(), change=change, stdout=subprocess.PIPE) as keeper:
+        job, other = keeper.launch("true"), keeper.launch("sleep", "300")
+        assert keeper.process.stdout is not None
+        keeper.process.stdout.readline()
+        orders = {
+            "kill": SignalJob(job.id, signal.SIGKILL, tree=True),
+            "stop": StopJob(job.id, Reason.KILLED, grace=300),
+        }
+        keeper.send(orders[kind])
+        # Orders are carried out one after the other.
+        keeper.send(SignalJob(other.id, signal.SIGKILL, tree=True))
+        keeper.process.stdout.readline()
+        gate.touch()
+
+        assert job.exited().reason is Reason.EXITED
+        assert {keeper.process.stdout.readline() for _ in range(2)} == {b"0\n"}
