@@ -193,6 +193,7 @@ async def serve(
         await sessions.close(
             "the server is shutting down" if is_over else "the server ends, jobs go on"
         )
+        trail.flush()
         manager.close()
 
     if store.lost.is_set():

@@ -1,21 +1,22 @@
-"""What the audit log is to have of requests: each once, however often it comes."""
+"""What the audit log is to have of requests: the first at once, the rest counted."""
 
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from teleworkerd.execution import Caller
 from teleworkerd.keeper.orders import Noted
 from teleworkerd.protocol.errors import RequestError
+from teleworkerd.server.repeats import Repeats
 
 
-_AGAIN: Final = 60.0  # seconds
+_PERIOD: Final = 60.0  # seconds
 _LONGEST: Final = 4096  # characters
-_REMEMBERED: Final = 10_000  # beyond that the oldest are told again
+_REMEMBERED: Final = 10_000  # beyond that the oldest are summed up early
 
 
 class Trail:
-    """Has *note* write things down; the same again not for a minute, by *now*.
+    """Has *note* write things down; the same again is one line after *period* seconds.
 
     Who looks every second, or tries, shall not fill the disk with it; but nothing is
     left out because others do more.
@@ -25,36 +26,35 @@ class Trail:
         self,
         note: Callable[[Noted], None] = lambda _: None,
         *,
-        now: Callable[[], float] = time.monotonic,
+        period: float = _PERIOD,
     ) -> None:
         self._note = note
-        self._now = now
-        self._told: dict[tuple[object, ...], float] = {}  # when; oldest first
+        self._repeats: Repeats[tuple[str | None, ...], Noted] = Repeats(
+            self._sum_up, period=period
+        )
 
     def tell(self, note: Noted) -> None:
-        """Have *note* written, unless it was just now."""
-        key = (note.event, note.result, note.message, note.job, note.owner, _who(note))
-        now = self._now()
-
-        while self._told and self._oldest() <= now - _AGAIN:
-            del self._told[next(iter(self._told))]
-
-        if key in self._told:
-            return
-
-        if len(self._told) >= _REMEMBERED:
-            del self._told[next(iter(self._told))]
-
-        self._told[key] = now
-        self._note(note)
+        """Have *note* written at once, unless the same was just now."""
+        who = None if note.by is None else note.by.name
+        what = (note.event, note.result, note.message, note.job, note.owner)
+        self._tell((who, *what), note)
 
     def refused(self, caller: Caller, event: str, error: RequestError) -> None:
         """Tell that *caller* did not get what *event* names, because of *error*."""
-        self.tell(Noted(event, error.code, error.message[:_LONGEST], by=caller))
+        note = Noted(event, error.code, error.message[:_LONGEST], by=caller)
+        # The message may have in it what the client has made up.
+        self._tell((caller.name, event, error.code), note)
 
-    def _oldest(self) -> float:
-        return next(iter(self._told.values()))
+    def flush(self) -> None:
+        """Tell what has not been told yet, and forget everything."""
+        self._repeats.flush()
 
+    def _tell(self, key: tuple[str | None, ...], note: Noted) -> None:
+        if key not in self._repeats and len(self._repeats) >= _REMEMBERED:
+            self._repeats.drop_oldest()
 
-def _who(note: Noted) -> str | None:
-    return None if note.by is None else note.by.name
+        if self._repeats.add(key, note):
+            self._note(note)
+
+    def _sum_up(self, _: tuple[str | None, ...], last: Noted, count: int) -> None:
+        self._note(replace(last, count=count))

@@ -100,7 +100,7 @@ async def test_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     told.tell(at("203.0.113.9"), times=5)
     assert len(caplog.messages) == 2
     await told.sums(3)
-    await until(lambda: not told.refusals._seen, what="the end of it")
+    await until(lambda: not told.refusals._repeats, what="the end of it")
     told.tell(at("203.0.113.9"))
 
     assert [count for *_, count in told.noted] == [1, 2, 5, 1]
@@ -110,9 +110,9 @@ async def test_nothing_is_kept() -> None:
     """Who came once is forgotten after the period, and no timer is left."""
     told = Told()
     told.tell(at("203.0.113.9"))
-    await until(lambda: not told.refusals._seen, what="the end of it")
+    await until(lambda: not told.refusals._repeats, what="the end of it")
 
-    assert told.refusals._timer is None
+    assert told.refusals._repeats._timer is None
 
 
 async def test_many_sources(caplog: pytest.LogCaptureFixture) -> None:
@@ -123,7 +123,7 @@ async def test_many_sources(caplog: pytest.LogCaptureFixture) -> None:
         told.tell(at(f"203.0.113.{number}"))
 
     told.refusals.tell(at("203.0.113.100"), Refusal.GONE, "it went")
-    assert len(told.refusals._seen) == 5
+    assert len(told.refusals._repeats) == 5
     told.refusals.flush()
 
     assert len(caplog.messages) == 6
