@@ -17,7 +17,7 @@ from teleworkerd.executors.base import Executor
 from teleworkerd.jobdir import JobDirectory, is_plain_name
 from teleworkerd.jobs.bounds import OwnerBounds
 from teleworkerd.jobs.catalog import JobCatalog, command_size
-from teleworkerd.jobs.floor import check_room
+from teleworkerd.jobs.floor import Floor
 from teleworkerd.jobs.job import Job, Means
 from teleworkerd.jobs.launching import Launches
 from teleworkerd.jobs.records import (
@@ -79,6 +79,7 @@ class JobManager:
         self._new_id = new_id
         self._jobs = JobCatalog()
         self._bounds = OwnerBounds(config.clients, config.limits)
+        self._floor = Floor()
         self.sampler: Final = Sampler(executor, now=now)
         self._removals = Removals(
             catalog=self._jobs, executor=executor, store=store, now=now
@@ -321,7 +322,7 @@ class JobManager:
             commands=self._jobs.command_bytes(owner) + command_size(spec),
         )
         self._bounds.check_limits(owner, spec)
-        check_room(self._config)
+        self._floor.check(self._config)
         self._bounds.start(owner)
 
     def _create(self, spec: JobSpec, *, owner: str, request_id: str) -> Job:

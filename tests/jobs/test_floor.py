@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from teleworkerd.config import Config
 from teleworkerd.counters import Counters
-from teleworkerd.jobs.floor import check_room
+from teleworkerd.jobs.floor import Floor
 from teleworkerd.jobs.manager import JobManager
 from teleworkerd.protocol.errors import NameTaken, NoSpace
 from teleworkerd.protocol.types import JobState
@@ -34,7 +34,7 @@ def test_enough() -> None:
         looked.append((path, min_free))
         return Room(GIB, GIB)
 
-    check_room(CONFIG, look=look)
+    Floor(look).check(CONFIG)
 
     assert looked == [(Path("/srv/jobs/jobs"), GIB)]
 
@@ -53,20 +53,52 @@ def test_enough() -> None:
 def test_too_little(room: Room, text: str) -> None:
     """Below that it is told how much there is, what is needed, and what to do."""
     with pytest.raises(NoSpace, match=text) as caught:
-        check_room(CONFIG, look=lambda *_: room)
+        Floor(lambda *_: room).check(CONFIG)
 
     assert caught.value.details == {"free": room.free, "floor": room.floor}
 
 
+def test_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """However many jobs are refused, the log has when that begins, and its end."""
+    caplog.set_level("INFO")
+    rooms = [Room(GIB, GIB), *[Room(MIB, GIB)] * 50, *[Room(GIB, GIB)] * 5]
+    floor = Floor(lambda *_: rooms.pop())
+
+    for _ in range(5):
+        floor.check(CONFIG)
+
+    for _ in range(50):
+        with pytest.raises(NoSpace):
+            floor.check(CONFIG)
+
+    floor.check(CONFIG)
+
+    assert caplog.messages == [
+        "too little is free on the disk to start jobs: 1 MiB",
+        "enough is free on the disk to start jobs again",
+    ]
+
+
 def test_disk_that_does_not_say(caplog: pytest.LogCaptureFixture) -> None:
-    """A disk that cannot be asked is found out about by the start."""
+    """A disk that cannot be asked is found out about by the start; it is told once."""
+    answers = [False, True, False, False]
 
     def look(*_: object) -> Room:
+        if answers.pop():
+            return Room(GIB, GIB)
+
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    check_room(CONFIG, look=look)
+    floor = Floor(look)
+    floor.check(CONFIG)
+    floor.check(CONFIG)
+    assert caplog.messages == [
+        "nobody knows what is free at /srv/jobs/jobs: [Errno 5] Input/output error"
+    ]
 
-    assert "/srv/jobs/jobs: [Errno 5]" in caplog.text
+    floor.check(CONFIG)
+    floor.check(CONFIG)
+    assert len(caplog.messages) == 2
 
 
 @pytest_asyncio.fixture
