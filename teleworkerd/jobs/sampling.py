@@ -72,6 +72,7 @@ class Sampler:
         self._gathering: set[str] = set()
         self._gathered: asyncio.Task[Mapping[str, Usage]] | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._turns = asyncio.Lock()
 
     async def usage(self, job_id: str) -> Usage | None:
         """Return what one job uses now; None if it does not run, or nobody can say."""
@@ -117,6 +118,14 @@ class Sampler:
                 self._task.cancel()
                 self._task = None
 
+    async def turn(self) -> None:
+        """Wait for one's turn to do what takes long; all else goes on before the next.
+
+        However many watch: only one of them goes on each time.
+        """
+        async with self._turns:
+            await asyncio.sleep(0)
+
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
 
@@ -146,7 +155,12 @@ class Sampler:
             # What could not be kept up with is left out.
             watch.due = max(watch.due + watch.interval, now + watch.interval / 2)
 
-        wanted = {job_id for watch in served for job_id in watch.wanted()}
+        wanted: set[str] = set()
+
+        for watch in served:
+            wanted.update(watch.wanted())
+            await asyncio.sleep(0)
+
         usages = await self._measure(wanted)
         sample = Sample(self._now(), usages)
 

@@ -68,10 +68,12 @@ async def top(
         with manager.sampler.watch(watched.running, request.interval) as watch:
             while count != request.count:
                 sample = await watch.next()
+                await manager.sampler.turn()
                 is_over = watched.is_over
 
                 for message in _messages(request.id, sample, watched):
                     await session.send(message)
+                    await manager.sampler.turn()
 
                 count += 1
 

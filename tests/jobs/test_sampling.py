@@ -1,6 +1,7 @@
 """What jobs use: measured once for all who want it, and only then."""
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,27 @@ async def test_nobody_watches(sampler: Sampler, executor: FakeExecutor) -> None:
 
         if left := asyncio.all_tasks() - before:
             await asyncio.wait(left)
+
+
+async def test_others_have_turns(sampler: Sampler) -> None:
+    """While it is seen what many watch, others go on."""
+    seen = 0
+
+    def wanted() -> list[str]:
+        nonlocal seen
+        seen += 1
+        return ["one"]
+
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(sampler.watch(wanted, 100.0))
+
+        steps = []
+
+        async with asyncio.timeout(DEADLINE):
+            while seen < 20:
+                before = seen
+                await asyncio.sleep(0)
+                steps.append(seen - before)
+
+    assert max(steps) == 1

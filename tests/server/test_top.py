@@ -1,8 +1,19 @@
 """The request `top`: samples of what jobs use."""
 
+import asyncio
+import itertools
+from functools import partial
 from pathlib import Path
 
-from teleworkerd.protocol.messages import EVERYBODY, Cancel, StatusRequest, TopRequest
+import pytest
+
+from teleworkerd.protocol.messages import (
+    EVERYBODY,
+    Cancel,
+    Message,
+    StatusRequest,
+    TopRequest,
+)
 from teleworkerd.protocol.responses import (
     ErrorResponse,
     StatusResponse,
@@ -11,6 +22,8 @@ from teleworkerd.protocol.responses import (
 )
 from teleworkerd.protocol.status import Usage
 from teleworkerd.protocol.types import JobState
+from teleworkerd.server.pages import Page
+from teleworkerd.server.session import Session
 from tests.e2e.pki import Certificates
 from tests.fakes import EXITED
 from tests.server.peers import error_of
@@ -105,3 +118,44 @@ async def test_status_measures(certs: Certificates, tmp_path: Path) -> None:
         response = await play.alice.ask(StatusRequest(5, job), StatusResponse)
 
     assert response.status.usage == USED
+
+
+async def test_others_have_turns(
+    certs: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many watch, and however many jobs, others go on after each message."""
+    happened: list[str] = []
+    send = Session.send
+
+    async def noted(session: Session, message: Message) -> None:
+        if isinstance(message, UsageSample):
+            happened.append("sample")
+
+        await send(session, message)
+
+    async def others() -> None:
+        while True:
+            happened.append("others")
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Session, "send", noted)
+    monkeypatch.setattr("teleworkerd.server.top.Page", partial(Page, 1))
+
+    async with scene(certs, tmp_path) as play:
+        for request in "abc":
+            await play.run(request=request)
+
+        going_on = asyncio.create_task(others())
+
+        for number in range(10, 20):
+            play.alice.flush(TopRequest(number, count=1))
+
+        ends = 0
+
+        while ends < 10:
+            ends += isinstance(await play.alice.receive(), TopEnd)
+
+        going_on.cancel()
+
+    assert happened.count("sample") == 30
+    assert ("sample", "sample") not in itertools.pairwise(happened)
