@@ -204,12 +204,13 @@ class Interleaving(Reading):
         return None
 
     def _cut(self, step: Step) -> Step | None:
-        """Return what is wanted of *step*."""
+        """Return what is wanted of *step* and has not been taken."""
         if self._stops is None:
             return step
 
+        start = max(step.offset, self._offsets[step.stream])
         stop = min(step.stop, self._stops[step.stream])
-        return replace(step, stop=stop) if step.offset < stop else None
+        return replace(step, stop=stop) if start < stop else None
 
     def _rest(self) -> list[Step]:
         for stream, offset in self._offsets.items():

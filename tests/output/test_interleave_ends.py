@@ -253,3 +253,17 @@ async def test_unread_streams_cost_nothing(job: Job) -> None:
     reading.close()
     assert [fanout.readers for fanout in job.fanouts.values()] == [0, 0]
     assert open_descriptors(job.written.directory.spool(STDOUT)) == 0
+
+
+async def test_stop_comes_where_a_reader_is(job: Job) -> None:
+    """An end that is set amid what is read in parts leaves nothing of it to take."""
+    job.say(b"OOOO")
+
+    with job.read() as reading:
+        assert await asyncio.wait_for(reading.ready(), DEADLINE)
+        take(reading, 1)
+        assert await asyncio.wait_for(reading.ready(), DEADLINE)
+        reading.stop_at({STDOUT: 0, STDERR: 0})
+
+        assert reading.take(100) is None
+        assert not await asyncio.wait_for(reading.ready(), DEADLINE)
