@@ -68,6 +68,7 @@ class Interleaving(Reading):
                 await self._plan()
 
             if self._run and self._available(self._run[-1]) > 0:
+                await asyncio.sleep(0)
                 return True
 
             if self._run and self._is_complete():

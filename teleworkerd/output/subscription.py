@@ -54,8 +54,10 @@ class Reading(ABC):
     async def ready(self) -> bool:
         """Wait until `take` has something; False once all has been taken.
 
-        Nothing is read from the history yet: a reader that then waits for its
-        client holds no more than its queue. Raises `JobRemoved`.
+        Others have a turn before each piece of the history: there may be very much
+        of it, and a client that takes it at once. Nothing is read from the history
+        yet: a reader that then waits for its client holds no more than its queue.
+        Raises `JobRemoved`.
         """
 
     @abstractmethod
@@ -145,6 +147,7 @@ class Subscription(Reading):
             elif not self._queue.empty():
                 self._next = self._queue.get_nowait()
             elif self._behind and self.offset < self._source.size:
+                await asyncio.sleep(0)
                 return True
             elif self._behind:
                 # Caught up: the next piece is offered to us.

@@ -1,6 +1,7 @@
 """However long an index is, no reader of it keeps the others from their turn."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -81,3 +82,31 @@ async def test_end_comes_meanwhile(job: Job) -> None:
         assert await asyncio.wait_for(looking, DEADLINE)
 
         assert await runs_of(reading) == [(STDOUT, b"oo")]
+
+
+@pytest.mark.parametrize("both", [True, False])
+async def test_each_piece_is_a_turn(job: Job, *, both: bool) -> None:
+    """Between two pieces of what was written before, others go on."""
+    chat(job, [IndexRecord(n, n, n) for n in range(1, 101)])
+    happened: list[str] = []
+
+    async def others() -> None:
+        while True:
+            happened.append("others")
+            await asyncio.sleep(0)
+
+    with job.read() if both else job.fanouts[STDOUT].subscribe(stop=100) as reading:
+        if both:
+            reading.stop_at(dict.fromkeys(Stream, 100))
+
+        going_on = asyncio.create_task(others())
+
+        async with asyncio.timeout(DEADLINE):
+            while await reading.ready():
+                reading.take(1)
+                happened.append("piece")
+
+        going_on.cancel()
+
+    assert happened.count("piece") == (200 if both else 100)
+    assert ("piece", "piece") not in itertools.pairwise(happened)
