@@ -255,7 +255,7 @@ async def test_gives_way_before_it_began(certs: Certificates) -> None:
 @pytest.mark.slow
 async def test_slow_hello(certs: Certificates) -> None:
     """A byte now and then does not prolong a handshake; others do not wait for it."""
-    async with serving(certs, handshake_timeout=0.6) as server, Peers() as peers:
+    async with serving(certs, handshake_timeout=2) as server, Peers() as peers:
         hello = bytes.fromhex("1603010200010001fc0303") + bytes(100)
 
         with strangers(server, "127.0.0.2") as (raw,):
@@ -275,7 +275,7 @@ async def test_slow_hello(certs: Certificates) -> None:
             took = asyncio.get_running_loop().time() - start
 
     assert closed
-    assert 0.4 < took < 5
+    assert 1.8 < took < 8
 
 
 @pytest.mark.slow
