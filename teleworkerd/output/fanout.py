@@ -159,6 +159,11 @@ class Fanout:
             for piece in self._history.extend(end):
                 for subscription in live:
                     subscription.offer(piece)
+
+                if all(subscription.is_behind for subscription in live):
+                    # The rest they read when their clients want it.
+                    self._history.skip(end)
+                    return
         except OSError:
             self._history.skip(end)
 

@@ -9,9 +9,9 @@ import pytest
 from teleworkerd.output.index import RECORD, IndexRecord
 from teleworkerd.protocol.types import Stream
 from tests.fakes import DEADLINE
-from tests.output.readers import pieces_of, runs_of
+from tests.output.readers import caught_up, pieces_of, runs_of
 from tests.output.reads import Reads
-from tests.output.streams import Job
+from tests.output.streams import Job, Source
 
 
 STDOUT, STDERR = Stream
@@ -110,3 +110,18 @@ async def test_each_piece_is_a_turn(job: Job, *, both: bool) -> None:
 
     assert happened.count("piece") == (200 if both else 100)
     assert ("piece", "piece") not in itertools.pairwise(happened)
+
+
+async def test_growth_that_nobody_waits_for(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of much that comes at once no more is read than the readers have room for."""
+    with source.fanout.subscribe() as reading:
+        waiting = await caught_up(reading)
+        reads = Reads(monkeypatch)
+        source.write(b"x" * 4000)
+        assert reads.count < 10
+
+        source.fanout.end()
+        assert await asyncio.wait_for(waiting, DEADLINE)
+        assert await runs_of(reading) == [(STDOUT, b"x" * 4000)]
