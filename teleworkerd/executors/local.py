@@ -15,6 +15,7 @@ from teleworkerd.execution import (
     Postscript,
 )
 from teleworkerd.executors.base import Execution, ExecutionSink, StartUnknown
+from teleworkerd.executors.slots import FairSlots
 from teleworkerd.failpoints import failpoint
 from teleworkerd.jobdir import JobDirectory
 from teleworkerd.keeper.channel import Channel
@@ -110,7 +111,7 @@ class LocalExecutor:
         ] = {}
         self._measured: dict[int, asyncio.Future[dict[str, Usage]]] = {}
         self._numbers = itertools.count()
-        self._slots = asyncio.Semaphore(MAX_LAUNCHING)
+        self._slots = FairSlots(MAX_LAUNCHING)
         self._is_connected = True
 
     async def start(
@@ -122,7 +123,7 @@ class LocalExecutor:
         by: Caller | None = None,
     ) -> Execution:
         """Launch *spec*; raises `Unavailable` when the keeper was gone before."""
-        async with self._slots:
+        async with self._slots.slot(job.owner):
             if not self._is_connected:
                 raise Unavailable("the keeper is gone", {"retry_after": 1})
 

@@ -266,7 +266,11 @@ def _explain_exec(plan: LaunchPlan, error: OSError) -> LaunchFailure:
     has_path = "/" in program
 
     if number == errno.ENOENT and not has_path:
-        why = f"command not found in PATH {_show(plan.env.get(b'PATH', b''))}"
+        # What the client has set is not for the log.
+        own = plan.spec.env.get(b"PATH")
+        default = _show(plan.env.get(b"PATH", b""))
+        where = f"PATH {default}" if own is None else "the PATH that the job was given"
+        why = f"command not found in {where}"
     elif number == errno.ENOENT and _say_hidden(plan, plan.spec.command[0]):
         why = f"{os.strerror(number)}{_say_hidden(plan, plan.spec.command[0])}"
     elif number == errno.ENOENT and program.startswith("/") and os.path.exists(program):  # noqa: PTH110  bytes-safe

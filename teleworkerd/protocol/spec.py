@@ -22,6 +22,8 @@ from teleworkerd.protocol.types import (
 
 MAX_COMMAND_BYTES: Final = MIB  # argv and environment together, as execve counts
 MAX_ARGUMENTS: Final = 16_384
+MAX_PATH: Final = 4096  # bytes of the variable PATH
+MAX_PATH_ENTRIES: Final = 128
 MAX_LABELS: Final = 64
 MAX_LABEL_VALUE: Final = 255
 MAX_MEMORY_MB: Final = 1 << 30  # a pebibyte; far below where the kernel wraps
@@ -204,6 +206,17 @@ class JobSpec:
                     f" {MAX_LABEL_VALUE} characters of Unicode"
                 )
 
+    def _check_path(self) -> None:
+        path = self.env.get(b"PATH", b"")
+        entries = path.count(b":") + 1
+
+        # A command is looked for in each, and that may hold up other starts.
+        if len(path) > MAX_PATH or entries > MAX_PATH_ENTRIES:
+            raise InvalidRequest(
+                f"the variable PATH has {entries} directories in {len(path)} bytes;"
+                f" the most are {MAX_PATH_ENTRIES} in {MAX_PATH}"
+            )
+
     def _check_strings(self) -> None:
         strings = [*self.command, *self.env.keys(), *self.env.values()]
 
@@ -226,6 +239,7 @@ class JobSpec:
                     f"environment name {_show(name)} is empty or holds '='"
                 )
 
+        self._check_path()
         total = sum(len(string) + 1 for string in strings)
 
         if total > MAX_COMMAND_BYTES:

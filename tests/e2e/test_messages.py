@@ -72,7 +72,8 @@ ROWS: Final = (
     Row(
         ErrorCode.LAUNCH_FAILED,
         "run -e PATH=/bin nosuchcommand",
-        "cannot run 'nosuchcommand': command not found in PATH '/bin'",
+        "cannot run 'nosuchcommand': command not found in the PATH that the job was"
+        " given",
         127,
     ),
     Row(

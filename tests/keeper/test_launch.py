@@ -94,7 +94,7 @@ def test_largest_arguments(keeper: KeeperProcess) -> None:
     [
         {"command": (b"/" + b"n" * 100_000,)},
         {"command": (b"true",), "workdir": b"/" + b"w" * 100_000},
-        {"command": (b"no-such",), "env": {b"PATH": b"/p" * 50_000}},
+        {"command": (b"no-such",), "env": {b"PATH": b"/p" * 2000}},
         {"command": (b"no-such",), "env": {b"PATH": b"/\xff\xfe"}},
         {"command": (b"/no/\xff\xfe\n\x1b",)},
         {"command": (b"true",), "workdir": b"/no/\xff\xfe"},
@@ -111,6 +111,15 @@ def test_names_that_no_message_holds(
 
     assert len(failure.message) < 1000
     assert failure.message.isprintable()
+
+
+def test_environment_is_not_told(keeper: KeeperProcess) -> None:
+    """What a client has set, PATH too, is in no message, for messages are logged."""
+    own = keeper.launch("no-such", env={b"PATH": b"/se:/cret"}).failed()
+    default = keeper.launch("no-such").failed()
+
+    assert own.message.endswith("not found in the PATH that the job was given")
+    assert "not found in PATH '/" in default.message
 
 
 def test_account(place: Place) -> None:

@@ -58,6 +58,8 @@ def test_what_a_kernel_can_run_is_valid(changes: dict[str, Any]) -> None:
         ({"env": {b"": b""}}, "is empty or holds '='"),
         ({"env": {b"A=B": b""}}, "is empty or holds '='"),
         ({"env": {b"A": b"\0"}}, "NUL"),
+        ({"env": {b"PATH": b":" * 128}}, "PATH has 129 directories in 128 bytes"),
+        ({"env": {b"PATH": b"x" * 4097}}, "PATH has 1 directories in 4097 bytes"),
         (
             {"env": {b"%d" % n: b"" for n in range(MAX_ARGUMENTS + 1)}},
             "16385 environment variables are too many",
