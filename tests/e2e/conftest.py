@@ -1,21 +1,22 @@
 """Daemons for the tests that start the real thing, and the people who use them."""
 
 import os
-import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pexpect
 import pytest
 
 from tests.e2e.commandline import Twctl
 from tests.e2e.daemon import Daemon, Place, StartDaemon
 from tests.e2e.pki import Certificates
-from tests.e2e.sitting import WITHIN, Sit
+
+
+if TYPE_CHECKING:
+    from tests.e2e.sitting import Sit
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -77,30 +78,12 @@ def bob(daemon: Daemon, certs: Certificates) -> Twctl:
 
 
 @pytest.fixture
-def sit(alice: Twctl) -> Iterator[Sit]:
-    """Sit down at a terminal of 91 columns and 29 rows, and call `twctl`.
+def sit(alice: Twctl) -> "Iterator[Sit]":
+    """Sit down at a terminal, and call `twctl`, as `sitting` says."""
+    # Where only limits are tested there is nobody to sit down, nor pexpect.
+    from tests.e2e.sitting import sitting  # noqa: PLC0415
 
-    With *line* a shell is told that, where `twctl` is how to call it.
-    """
-    with ExitStack() as stack:
-
-        def call(
-            *arguments: str,
-            line: str | None = None,
-            environment: Mapping[str, str] | None = None,
-        ) -> "pexpect.spawn[bytes]":
-            words = [*alice.program, *arguments]
-
-            if line is not None:
-                words = ["sh", "-c", line.replace("twctl", shlex.join(alice.program))]
-
-            env: Any = alice.environment | dict(environment or {})
-            child: pexpect.spawn[bytes] = pexpect.spawn(
-                words[0], words[1:], env=env, timeout=WITHIN, dimensions=(29, 91)
-            )
-            stack.callback(child.close, force=True)
-            return child
-
+    with sitting(alice) as call:
         yield call
 
 
