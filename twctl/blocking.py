@@ -36,7 +36,7 @@ from twctl.conduct import (
 )
 from twctl.credentials import read_credentials
 from twctl.lookup import attempts, look_up
-from twctl.outage import FIRST_TRY, GaveUp, Outage, patience
+from twctl.outage import FIRST_TRY, GaveUp, Outage, gave_up, patience
 from twctl.profile import Profile
 from twctl.rejection import ConnectionRejected, asked_pause
 from twctl.tls import (
@@ -243,7 +243,7 @@ def start(
     Raises as `connect` and `BlockingSession.ask`, or `GaveUp` when it is not known
     whether the job was started.
     """
-    outage = Outage(patience(None if again else 0).at_most(RETRY_FOR))
+    how_long = patience(None if again else 0).at_most(RETRY_FOR)
     session = connect(profile, warn=warn)
 
     try:
@@ -252,7 +252,10 @@ def start(
     except ConnectionRejected:
         raise
     except ConnectionClosed as error:
-        return _start_again(session, request, outage, error)
+        if not how_long.silent:
+            raise GaveUp(f"{error}{advice(request)}") from error
+
+        return _start_again(session, request, Outage(how_long), error)
 
 
 def _start_again(
@@ -271,11 +274,8 @@ def _start_again(
         pause = outage.next_pause(now, at_least=asked_pause(error) or 0)
 
         if pause is None:
-            tried = outage.tried(now)
-            how_long = f"gave up connecting again after {tried:.0f} s: "
-            raise GaveUp(
-                f"{how_long if tried else ''}{error}{advice(request)}", tried=tried
-            ) from error
+            last = gave_up(error, tried=outage.tried(now))
+            raise GaveUp(f"{last}{advice(request)}", tried=last.tried) from error
 
         time.sleep(pause)
 

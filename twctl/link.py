@@ -23,7 +23,7 @@ from teleworkerd.protocol.messages import (
 from twctl.advice import advice
 from twctl.credentials import read_credentials
 from twctl.opening import open_session
-from twctl.outage import FIRST_TRY, STABLE_AFTER, GaveUp, Outage, patience
+from twctl.outage import FIRST_TRY, STABLE_AFTER, GaveUp, Outage, gave_up, patience
 from twctl.place import Place
 from twctl.profile import Profile
 from twctl.rejection import AccessWithdrawn, ConnectionRejected, asked_pause
@@ -243,11 +243,11 @@ class Link:
 
         try:
             recovery.result()
-        except GaveUp as gave_up:
+        except GaveUp as last:
             # Each who waited is told of its own job, by an error of its own.
             raise GaveUp(
-                f"{gave_up}{self._advice(request)}", tried=gave_up.tried
-            ) from gave_up.__cause__
+                f"{last}{self._advice(request)}", tried=last.tried
+            ) from last.__cause__
 
     def _outage_of(self, lost: Session, error: Exception) -> Outage:
         if self._outage is None or lost.lived >= STABLE_AFTER:
@@ -291,10 +291,7 @@ class Link:
 
         self._outage = None  # who asks once more has all of the patience again
         tried = outage.tried(loop.time())
-        raise GaveUp(
-            f"gave up connecting again after {round(tried, 1):g} s ({error})",
-            tried=tried,
-        ) from error
+        raise gave_up(error, tried=tried) from error
 
     def _advice(self, request: Request) -> str:
         if not isinstance(request, OutputRequest | InterleaveRequest):

@@ -5,6 +5,7 @@ deadline kept, only when it has come to its end.
 """
 
 import _thread
+import errno
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +23,12 @@ _TOO_LATE: Final = f"no answer within {CONNECT_TIMEOUT:.0f} s"
 
 
 def look_up(profile: Profile) -> Addresses:
-    """Return where the server may be; raises `socket.gaierror`."""
-    found: list[Addresses | socket.gaierror] = []
+    """Return where the server may be; raises `OSError`."""
+    found: list[Addresses | OSError] = []
     ended = _thread.allocate_lock()
     ended.acquire()
 
-    def done(result: Addresses | socket.gaierror) -> None:
+    def done(result: Addresses | OSError) -> None:
         found.append(result)
         ended.release()
 
@@ -36,26 +37,30 @@ def look_up(profile: Profile) -> Addresses:
     if not ended.acquire(timeout=CONNECT_TIMEOUT):
         raise too_late()
 
-    if isinstance(found[0], socket.gaierror):
+    if isinstance(found[0], OSError):
         raise found[0]
 
     return found[0]
 
 
-def begin_lookup(
-    profile: Profile, done: Callable[[Addresses | socket.gaierror], None]
-) -> None:
-    """Have *done* called, on another thread, with what is found."""
+def begin_lookup(profile: Profile, done: Callable[[Addresses | OSError], None]) -> None:
+    """Have *done* called, on another thread, with what is found or what went wrong.
+
+    Raises `OSError` when there can be no thread.
+    """
 
     def work() -> None:
         try:
-            result: Addresses | socket.gaierror = _resolve(profile)
-        except socket.gaierror as error:
+            result: Addresses | OSError = _resolve(profile)
+        except OSError as error:
             result = error
 
         done(result)
 
-    _thread.start_new_thread(work, ())
+    try:
+        _thread.start_new_thread(work, ())
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from error
 
 
 def attempts(addresses: Addresses) -> Iterator[tuple[Address, float]]:

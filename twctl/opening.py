@@ -89,16 +89,16 @@ async def _look_up(profile: Profile) -> Addresses:
     loop = asyncio.get_running_loop()
     found: asyncio.Future[Addresses] = loop.create_future()
 
-    def settle(result: Addresses | socket.gaierror) -> None:
+    def settle(result: Addresses | OSError) -> None:
         if found.done():
             return
 
-        if isinstance(result, socket.gaierror):
+        if isinstance(result, OSError):
             found.set_exception(result)
         else:
             found.set_result(result)
 
-    def done(result: Addresses | socket.gaierror) -> None:
+    def done(result: Addresses | OSError) -> None:
         with suppress(RuntimeError):  # the loop is closed by now
             loop.call_soon_threadsafe(settle, result)
 

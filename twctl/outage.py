@@ -26,6 +26,12 @@ class GaveUp(ConnectionClosed):
         self.tried = tried
 
 
+def gave_up(error: Exception, *, tried: float) -> GaveUp:
+    """Return what to raise when *error* was the last after *tried* seconds."""
+    seconds = f"{round(tried, 1):g} s"
+    return GaveUp(f"gave up connecting again after {seconds} ({error})", tried=tried)
+
+
 @record
 class Patience:
     """For how many seconds to go on connecting again; 0 is not at all.

@@ -88,12 +88,12 @@ class Session(asyncio.BufferedProtocol):
         Raises the `RequestError` that the server answers, or `ConnectionClosed`.
         """
         number = await self._begin()
-        response_to = self._exchanges.expect(number)
+        future = self._exchanges.expect(number)
 
         try:
             self._send(replace(request, id=number))
             await self._writable.wait()
-            received = await response_to
+            received = await future
         except LocalProtocolError:
             self._exchanges.end(number)
             raise

@@ -153,8 +153,8 @@ async def wait(service: Service, call: Call, request: WaitRequest) -> Message:
 async def list_jobs(service: Service, call: Call, request: ListRequest) -> Message:
     """Tell about many jobs, as many as one frame is sure to hold."""
     owner = service.access.owner_to_list(call.by, request.owner)
-    page = Page(request.limit)
     await call.session.room()
+    page = Page(request.limit)
 
     for job in service.manager.list(
         owner=owner,

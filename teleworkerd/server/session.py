@@ -211,7 +211,7 @@ class Session(asyncio.Protocol):
     async def room(self) -> None:
         """Wait for a slow client; raises `ConnectionClosed`.
 
-        What is made only afterwards is not held for it.
+        Who makes something large for it waits before: it would be held meanwhile.
         """
         self._check_open()
 

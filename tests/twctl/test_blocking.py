@@ -79,7 +79,10 @@ def test_answer_that_never_comes(
     server.cuts = [150, *[0] * 1000]
 
     assert main(["run", *options, "ls"]) == 125
-    assert re.search(UNKNOWN, error_of(capsys))
+    error = error_of(capsys)
+    assert re.search(UNKNOWN, error)
+    assert ("gave up connecting again after 0." in error) is (not options)
+    assert ("gave up" in error) is (not options)
     assert (server.connections == 1) is ("--no-reconnect" in options)
     [request] = asked(server, RunRequest)
     assert isinstance(request, RunRequest)

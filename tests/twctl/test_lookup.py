@@ -1,6 +1,8 @@
 """A name server that does not answer holds nobody up."""
 
+import _thread
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -94,6 +96,37 @@ async def test_no_name(named: Profile, host: str) -> None:
 
     with pytest.raises(ConnectionClosed, match="the host name cannot be resolved"):
         await asyncio.to_thread(connect, odd)
+
+
+async def test_no_descriptor(named: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the resolver lacks is told at once, in its own words."""
+
+    def getaddrinfo(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    with pytest.raises(ConnectionClosed, match="Too many open files"):
+        await open_session(named, context_of(named))
+
+    with pytest.raises(ConnectionClosed, match="Too many open files"):
+        await asyncio.to_thread(connect, named)
+
+
+async def test_no_thread(named: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started, that is told, and is no bug."""
+
+    def start_new_thread(*_: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    context = context_of(named)
+    monkeypatch.setattr(_thread, "start_new_thread", start_new_thread)
+
+    with pytest.raises(ConnectionClosed, match="can't start new thread"):
+        await open_session(named, context)
+
+    with pytest.raises(ConnectionClosed, match="can't start new thread"):
+        connect(named)
 
 
 @contextmanager
