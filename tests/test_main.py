@@ -138,6 +138,18 @@ def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None
     assert "usage:" in capsys.readouterr().err
 
 
+def test_whole_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """No flag is missing in the usage, which is written by hand."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    usage, _, options = capsys.readouterr().out.partition("\n\n")
+    flags = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", options, re.MULTILINE))
+
+    assert len(flags) > 5
+    assert flags - {"--help"} <= set(re.findall(r"--[\w-]+", usage))
+
+
 def test_misspelt_reload(capsys: pytest.CaptureFixture[str]) -> None:
     """`reload` stands in the usage, and is guessed from what is near it."""
     with pytest.raises(SystemExit):

@@ -108,6 +108,7 @@ SENTENCES: Final = (
     f"more than {shape.MAX_DEPTH} deep,",
     f"more than {shape.MAX_VALUES:,} values in all",
     f"come to at most {spec.MAX_COMMAND_BYTES:,}.",
+    f"has at most {spec.MAX_PATH_ENTRIES} directories in {spec.MAX_PATH} bytes |",
     f"at least {catalog.MIN_PREFIX} characters.",
     f"more than 0 and at most {spec.MAX_TIMEOUT:.0f};",
     f"seconds, from 0 to {messages.MAX_GRACE:.0f};",

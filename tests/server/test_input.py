@@ -1,5 +1,6 @@
 """The request `input`: one sender at a time, and each knows what was taken."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,8 @@ from teleworkerd.protocol.messages import (
     InputData,
     InputRequest,
     ResizeRequest,
+    RunRequest,
+    StatusRequest,
 )
 from teleworkerd.protocol.responses import (
     DoneResponse,
@@ -18,9 +21,11 @@ from teleworkerd.protocol.responses import (
     InputEnd,
     InputResponse,
     InputTaken,
+    RunResponse,
+    StatusResponse,
 )
 from teleworkerd.protocol.spec import JobSpec, TerminalSize
-from teleworkerd.protocol.types import InputEndReason
+from teleworkerd.protocol.types import InputEndReason, JobState
 from tests.e2e.pki import Certificates
 from tests.fakes import FakeExecution
 from tests.server.peers import error_of, until
@@ -187,6 +192,20 @@ async def test_resize(certs: Certificates, tmp_path: Path) -> None:
         again = await of.alice.ask(request, DoneResponse)
 
     assert again.already_ended
+
+
+async def test_resize_of_a_job_that_starts(certs: Certificates, tmp_path: Path) -> None:
+    """It is answered when it is done: who asks again and again piles nothing up."""
+    async with scene(certs, tmp_path) as of:
+        of.executor.gate.clear()
+        of.alice.flush(RunRequest(1, "r", replace(SHELL, name="shell")))
+        of.alice.flush(ResizeRequest(2, "shell", TerminalSize(100, 30)))
+        status = await of.alice.ask(StatusRequest(3, "shell"), StatusResponse)
+        of.executor.gate.set()
+        answers = {type(await of.alice.receive()) for _ in range(2)}
+
+    assert status.status.state is JobState.STARTING
+    assert answers == {RunResponse, DoneResponse}
 
 
 @pytest.mark.parametrize(
