@@ -67,6 +67,18 @@ class Numbers:
             self.closed.set()
 
 
+def interrupt_after(event: threading.Event) -> threading.Thread:
+    """Press Ctrl-C when *event* is set; return the thread that waits for it."""
+
+    def press() -> None:
+        event.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    return thread
+
+
 @pytest.fixture
 def loop() -> Iterator[LoopThread]:
     """A thread that runs, and is closed."""
@@ -163,12 +175,7 @@ def test_second_interruption(loop: LoopThread) -> None:
             is_ending.set()
             await asyncio.to_thread(may_end.wait)
 
-    def press_again() -> None:
-        is_ending.wait()
-        os.kill(os.getpid(), signal.SIGINT)
-
-    presses = threading.Thread(target=press_again)
-    presses.start()
+    presses = interrupt_after(is_ending)
 
     with pytest.raises(KeyboardInterrupt):
         loop.call(stubborn())
@@ -230,12 +237,7 @@ def test_iteration_that_ends_slowly(loop: LoopThread) -> None:
             is_ending.set()
             await asyncio.to_thread(may_end.wait)
 
-    def press_again() -> None:
-        is_ending.wait()
-        os.kill(os.getpid(), signal.SIGINT)
-
-    presses = threading.Thread(target=press_again)
-    presses.start()
+    presses = interrupt_after(is_ending)
     numbers = loop.iterate(stubborn)
     next(numbers)
 
